@@ -1,0 +1,485 @@
+/**
+ * Backoff: how long to wait after the n-th failure in a row, and when to give up.
+ *
+ * A {@link Policy} is plain data. The waits come from one pure function, {@link step}, which is driven by {@link retry}
+ * (rewrites the error type), by {@link toSchedule}, by {@link waits} (the bare sequence, for tests and tables), and
+ * by the heartbeat machine.
+ *
+ * The n-th wait starts from a window, `min(cap, base * factor^(n - 1))`. The window is capped first and jittered after,
+ * so that jitter survives at the cap. {@link Jitter} says how:
+ *
+ * | jitter | n-th wait | use |
+ * |---|---|---|
+ * | `"phase"` | one phase u in [0, 1) per outage; attempt n falls at (sum of the windows before n) + u * window n | the default: a fleet comes back at the uniform rate |
+ * | `"full"` | uniform in [0, window) | as AWS, gRPC, Hatchet do |
+ * | `"equal"` | uniform in [window / 2, window) | |
+ * | `{ proportional: r }` | uniform in [1 - r, 1 + r) times the window, the window at most cap / (1 + r) | never passes the cap |
+ * | `"decorrelated"` | uniform in [base, min(cap, 3 * the wait before)) | |
+ * | `"none"` | the window | tests, exact replicas of other clients |
+ *
+ * A server's hint (`Retry-After`) only ever lengthens a wait; it is held inside `hint.floor` and `hint.ceiling`, and the
+ * jitter of the window is added to it, so that a fleet that was given one hint does not come back in one instant.
+ *
+ * **Example** (A bounded policy turns `Transient` into `Exhausted`)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ * import type { AuthFailed, Exhausted, Transient } from "effect-lifeline/LifelineError"
+ * import type * as Effect from "effect/Effect"
+ *
+ * declare const register: Effect.Effect<string, Transient | AuthFailed>
+ *
+ * export const patient: Effect.Effect<string, AuthFailed> = register.pipe(Backoff.retry(Backoff.streams))
+ * export const bounded: Effect.Effect<string, AuthFailed | Exhausted> = register.pipe(
+ *   Backoff.retry(Backoff.make({ base: "1 second", cap: "10 seconds", attempts: 4 }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
+import * as Predicate from "effect/Predicate"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import type { Transient } from "./LifelineError.ts"
+import { Exhausted, retryAfter } from "./LifelineError.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Models
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * How a window becomes a wait; see the table above.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Jitter = "phase" | "none" | "full" | "equal" | "decorrelated" | { readonly proportional: number }
+
+/**
+ * What a policy is made from. Everything has a default.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** The first window. @default 1 second (gRPC's and Hatchet's) */
+  readonly base?: Duration.Input | undefined
+  /** By what a window grows with each failure; at least 1. @default 2 */
+  readonly factor?: number | undefined
+  /** The longest window. @default 30 seconds (Hatchet's) */
+  readonly cap?: Duration.Input | undefined
+  /** No wait is shorter than this. @default 100 milliseconds */
+  readonly floor?: Duration.Input | undefined
+  /** @default "phase" */
+  readonly jitter?: Jitter | undefined
+  /** How many attempts in all, the first one included; then the policy is bounded. @default no limit */
+  readonly attempts?: number | undefined
+  /** No attempt starts later than this after the first failure; then the policy is bounded. @default no limit */
+  readonly elapsed?: Duration.Input | undefined
+  /** How long things must go well before the next failure counts as the first one again. @default 10 seconds */
+  readonly resetAfter?: Duration.Input | undefined
+  /** A shorter hint of the server counts as this. @default the same as `floor` */
+  readonly hintFloor?: Duration.Input | undefined
+  /** A longer hint of the server counts as this. @default 5 minutes */
+  readonly hintCeiling?: Duration.Input | undefined
+}
+
+interface Common {
+  /** Milliseconds, as are all durations of a policy. */
+  readonly base: number
+  readonly factor: number
+  readonly cap: number
+  readonly floor: number
+  readonly jitter: Jitter
+  readonly resetAfter: number
+  readonly hint: { readonly floor: number; readonly ceiling: number }
+}
+
+/**
+ * A policy that never gives up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Unbounded extends Common {
+  readonly bound: "unbounded"
+}
+
+/**
+ * A policy that gives up: after `attempts` attempts or `elapsed` milliseconds, whichever comes first (`Infinity` where
+ * only the other was given).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Bounded extends Common {
+  readonly bound: "bounded"
+  readonly attempts: number
+  readonly elapsed: number
+}
+
+/**
+ * Plain data; durations in milliseconds. Made by {@link make}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Policy = Unbounded | Bounded
+
+/**
+ * Where one outage stands: plain data, fit for a store. {@link initial} is the state outside of any outage.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface State {
+  /** Failures so far in this outage. */
+  readonly failures: number
+  /** When the first of them was seen, milliseconds since 1970. */
+  readonly since: number
+  /** The phase that this outage drew, in [0, 1). */
+  readonly phase: number
+  /** The last wait, in milliseconds. */
+  readonly wait: number
+}
+
+/**
+ * What {@link step} needs to know of the failure: when it was seen, a fresh draw in [0, 1), and the server's hint.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Failure {
+  /** Milliseconds since 1970. */
+  readonly now: number
+  /** A fresh draw in [0, 1). */
+  readonly random: number
+  /** What the server asked to wait, in milliseconds. */
+  readonly hint?: number | undefined
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Constructors
+// ---------------------------------------------------------------------------------------------------------------------
+
+const millis = (input: Duration.Input | undefined, otherwise: number): number => {
+  if (input === undefined) return otherwise
+  const value = Duration.toMillis(input)
+  return value >= 0 ? value : otherwise
+}
+
+/**
+ * Makes a policy. Given `attempts` or `elapsed` it is bounded. Values that make no sense are moved to the nearest that
+ * do: a factor below 1 is 1, a cap below the base is the base, a floor above the cap is the cap, fewer than 1 attempt is 1.
+ *
+ * **Example** (The waits of a policy)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ *
+ * const policy = Backoff.make({ base: "1 second", cap: "5 seconds", jitter: "none", attempts: 5 })
+ * export const sequence = Backoff.waits(policy, 0.5) // => [1000, 2000, 4000, 5000]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function make(options?: Options & { readonly attempts?: undefined; readonly elapsed?: undefined }): Unbounded
+export function make(
+  options: Options & ({ readonly attempts: number } | { readonly elapsed: Duration.Input })
+): Bounded
+export function make(options: Options): Policy
+export function make(options: Options = {}): Policy {
+  const base = Math.max(1, millis(options.base, 1000))
+  const cap = Math.max(base, millis(options.cap, 30_000))
+  const floor = Math.min(cap, millis(options.floor, 100))
+  const hintFloor = millis(options.hintFloor, floor)
+  const common: Common = {
+    base,
+    factor: Math.max(1, options.factor ?? 2),
+    cap,
+    floor,
+    jitter: options.jitter ?? "phase",
+    resetAfter: millis(options.resetAfter, 10_000),
+    hint: { floor: hintFloor, ceiling: Math.max(hintFloor, millis(options.hintCeiling, 300_000)) }
+  }
+  if (options.attempts === undefined && options.elapsed === undefined) return { ...common, bound: "unbounded" }
+  const attempts = Math.max(1, options.attempts ?? Infinity)
+  return { ...common, bound: "bounded", attempts, elapsed: millis(options.elapsed, Infinity) }
+}
+
+/**
+ * The state outside of any outage.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The pure core
+// ---------------------------------------------------------------------------------------------------------------------
+
+const spread = (policy: Policy): number => typeof policy.jitter === "object" ? policy.jitter.proportional : 0
+
+/**
+ * The n-th window of a policy in milliseconds, n from 1; 0 for n below 1.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const window = (policy: Policy, n: number): number =>
+  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * Math.pow(policy.factor, n - 1))
+
+const jittered = (policy: Policy, n: number, phase: number, random: number, before: number): number => {
+  const width = window(policy, n)
+  switch (policy.jitter) {
+    case "none":
+      return width
+    case "phase":
+      return (1 - phase) * window(policy, n - 1) + phase * width
+    case "full":
+      return random * width
+    case "equal":
+      return width / 2 + random * width / 2
+    case "decorrelated":
+      return policy.base + random * (Math.min(policy.cap, Math.max(policy.base, 3 * before)) - policy.base)
+    default:
+      return width * (1 + policy.jitter.proportional * (2 * random - 1))
+  }
+}
+
+const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
+  if (failure.hint === undefined || Number.isNaN(failure.hint)) return wait
+  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, failure.hint))
+  const draw = policy.jitter === "phase" ? state.phase : failure.random
+  return Math.max(wait, policy.jitter === "none" ? hint : hint + draw * window(policy, state.failures))
+}
+
+/**
+ * One failure more: the new state, whose `wait` is the next wait in milliseconds, or `undefined` where a bounded policy
+ * gives up. Pure: the caller brings the time and the draw.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const step = (policy: Policy, state: State, failure: Failure): State | undefined => {
+  const first = state.failures === 0
+  const failures = state.failures + 1
+  const since = first ? failure.now : state.since
+  if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
+  const next: State = { failures, since, phase: first ? failure.random : state.phase, wait: 0 }
+  const raw = jittered(policy, failures, next.phase, failure.random, state.wait)
+  const wait = withHint(policy, next, failure, Math.max(policy.floor, raw))
+  if (policy.bound === "bounded" && failure.now - since + wait > policy.elapsed) return undefined
+  return { ...next, wait }
+}
+
+/**
+ * The state after things have gone well since `healthySince`: {@link initial} once that is `resetAfter` ago, else the
+ * state as it was. Opening a connection is not yet going well: call this on progress only.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const recovered = (policy: Policy, state: State, healthySince: number, now: number): State =>
+  now - healthySince >= policy.resetAfter ? initial : state
+
+/**
+ * The waits of one outage in milliseconds, all drawn with the same `random`, attempts taking no time: the whole sequence
+ * of a bounded policy, the first `limit` of an unbounded one.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const waits = (policy: Policy, random: number, limit = 100): ReadonlyArray<number> => {
+  const out: Array<number> = []
+  let now = 0
+  for (
+    let state = step(policy, initial, { now, random });
+    state !== undefined && out.length < limit;
+    state = step(policy, state, { now, random })
+  ) {
+    out.push(state.wait)
+    now += state.wait
+  }
+  return out
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Drivers
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * A policy as a `Schedule` whose input is the failure and whose output is how many failures there were. It is the policy
+ * of one outage: it starts afresh each time it is run. A bounded policy's schedule ends.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const toSchedule = (policy: Policy): Schedule.Schedule<number, Transient> =>
+  Schedule.fromStep(Effect.sync(() => {
+    let state = initial
+    return (now: number, error: Transient) =>
+      Effect.flatMap(Random.next, (random) => {
+        const next = step(policy, state, { now, random, hint: hintOf(error) })
+        if (next === undefined) return Cause.done(state.failures + 1)
+        state = next
+        return Effect.succeed<[number, Duration.Duration]>([next.failures, Duration.millis(next.wait)])
+      })
+  }))
+
+const hintOf = (error: Transient): number | undefined => {
+  const hint = retryAfter(error)
+  return hint === undefined ? undefined : Duration.toMillis(hint)
+}
+
+const isTransient = (error: unknown): error is Transient => Predicate.isTagged(error, "Transient")
+
+/**
+ * Tries an effect again while it fails with `Transient`, and takes `Transient` out of its error type: a bounded policy
+ * puts `Exhausted` in its place, an unbounded one nothing. Every other failure ends it at once.
+ *
+ * A bounded policy's `Exhausted` carries how many attempts there were, how long they took and the last failure.
+ * Interrupting it ends a wait at once.
+ *
+ * **Example** (What is left in the type)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ * import type { Exhausted, Refused, Transient } from "effect-lifeline/LifelineError"
+ * import type * as Effect from "effect/Effect"
+ *
+ * declare const call: Effect.Effect<number, Transient | Refused>
+ *
+ * export const once: Effect.Effect<number, Refused | Exhausted> = Backoff.retry(call, Backoff.registration)
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const retry: {
+  (policy: Unbounded): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, Exclude<E, Transient>, R>
+  (policy: Policy): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, Exclude<E, Transient> | Exhausted, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, policy: Unbounded): Effect.Effect<A, Exclude<E, Transient>, R>
+  <A, E, R>(self: Effect.Effect<A, E, R>, policy: Policy): Effect.Effect<A, Exclude<E, Transient> | Exhausted, R>
+} = dual(
+  2,
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    policy: Policy
+  ): Effect.Effect<A, Exclude<E, Transient> | Exhausted, R> =>
+    Effect.suspend(() => {
+      let state = initial
+      const pause = Effect.fnUntraced(function*(last: Transient) {
+        const now = yield* Clock.currentTimeMillis
+        const random = yield* Random.next
+        const next = step(policy, state, { now, random, hint: hintOf(last) })
+        if (next === undefined) {
+          const elapsed = Duration.millis(state.failures === 0 ? 0 : now - state.since)
+          return yield* new Exhausted({ attempts: state.failures + 1, elapsed, last })
+        }
+        state = next
+        return yield* Effect.sleep(next.wait)
+      })
+      const attempt: Effect.Effect<A, Exclude<E, Transient> | Exhausted, R> = Effect.catch(
+        self,
+        (error) =>
+          isTransient(error)
+            ? Effect.flatMap(pause(error), () => attempt)
+            : Effect.fail(error as Exclude<E, Transient>)
+      )
+      return attempt
+    })
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Presets
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Streams: windows of 1, 2, 4, 8, 16, 30, 30, ... s, phase jitter, no limit. The windows are those of Hatchet's SDKs.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const streams: Unbounded = make()
+
+/**
+ * The first registration: windows of 2, 4, 8, 16, 32, 32 s as Pulse's SDK promises, so 7 attempts in at most 94 s and
+ * the time of the requests; phase jitter.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const registration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7 })
+
+/**
+ * Failing heartbeats: a first window of one interval, then windows of two, phase jitter, no limit. So a registry that is
+ * down is never asked more often than one that is up, a fleet comes back to it at the uniform rate, and no wait is
+ * longer than Pulse's stale limit of 120 s with its interval of 30 s. Drivers hold the windows below half of what the
+ * registry itself grants, where it grants less.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const heartbeat = (interval: Duration.Input): Unbounded => {
+  const base = Duration.toMillis(interval)
+  return make({ base, factor: 2, cap: 2 * base, resetAfter: 2 * base })
+}
+
+/**
+ * Registration of Pulse's Go SDK, to the second: waits of 2, 4, 8, 16, 32, 32 s, no jitter. It promises six waits in its
+ * text and makes five; this makes six.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const pulseRegistration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7, jitter: "none" })
+
+/**
+ * Failing heartbeats of Pulse's Go SDK: 30, 45, 67.5, 101.25, 151.9, 227.8, then 300 s, no jitter. The cap is longer
+ * than Pulse's stale limit of 120 s: a service can stay offline for minutes after a short outage.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const pulseHeartbeat: Unbounded = make({ base: 30_000, factor: 1.5, cap: 300_000, jitter: "none" })
+
+/**
+ * Streams of Hatchet's SDKs: full jitter in windows of 1, 2, 4, 8, 16, 30, ... s, without a floor.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const hatchetStreams: Unbounded = make({ jitter: "full", floor: 0 })
+
+/**
+ * Unary gRPC calls of Hatchet's SDK: 5 attempts, 5 s doubling to at most 80 s.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5, jitter: "none" })
+
+/**
+ * REST calls of Hatchet's SDK: 5 attempts, 250 ms doubling to at most 5 s; a `Retry-After` counts for at most 5 s.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const hatchetRest: Bounded = make({ base: 250, cap: 5000, attempts: 5, jitter: "none", hintCeiling: 5000 })
+
+/**
+ * The control connection of bore: 1 s doubling to 64 s, times 0.75 to 1.25, no limit. Here the cap holds for the jittered
+ * wait too.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const boreControl: Unbounded = make({ cap: 64_000, jitter: { proportional: 0.25 } })

@@ -1,0 +1,194 @@
+/**
+ * The port to a registry: the few calls that every registry can answer, and what differs between registries said as
+ * data ({@link Capabilities}).
+ *
+ * What "the lease is lost" and "the credential is refused" look like on the wire belongs to the adapter, which
+ * answers in the error algebra and so hides it: a 404, a 200 without a field, a 500 with a text. An adapter is one file
+ * under `registry/` and passes the conformance suite of `testing`.
+ *
+ * | method | fails with | beside success |
+ * |---|---|---|
+ * | `register` | `Transient`, `AuthFailed`, `Refused` | same identity again: an update, never a second registration |
+ * | `heartbeat` | also `LeaseLost` | an adapter whose registry accepts beats of unknown leases says so in `heartbeatDetectsLoss` |
+ * | `verify` | also `LeaseLost` | the truth check: asks whether the registration is still there, and still ours (`LeaseTaken`) |
+ * | `deregister` | `Transient`, `AuthFailed`, `Refused` | a lease that is gone already is success |
+ * | `discover` | `Transient`, `AuthFailed`, `Refused` | |
+ * | `changes` | `Transient`, `AuthFailed`, `Refused` | `Refused` (`Unsupported`) where `watch` is `"none"` |
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import type * as Lease from "./Lease.ts"
+import type { AuthFailed, LeaseLost, Transient } from "./LifelineError.ts"
+import { Refused, Unsupported } from "./LifelineError.ts"
+import type * as ServiceInstance from "./ServiceInstance.ts"
+
+/**
+ * What differs between registries, and what the drivers need to know of it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Capabilities {
+  /** The adapter's name, for logs and metrics, e.g. `"pulse"`. */
+  readonly adapter: string
+  /** `false`: no registry is configured. The drivers send nothing and report `Disabled`; calls fail as `Unsupported`. */
+  readonly enabled: boolean
+  /** Whether a heartbeat of an unknown lease is reported as `LeaseLost`. If not, the drivers call `verify` now and then. */
+  readonly heartbeatDetectsLoss: boolean
+  /**
+   * How long after the last acknowledged heartbeat the registry drops a service, as far as the adapter knows before
+   * registering. `undefined`: never. A {@link Lease.Lease} may say it more exactly.
+   */
+  readonly expiresAfter: Duration.Duration | undefined
+  /**
+   * What closing a scope should do. `"leave"`: the registration stays and goes stale by itself (deleting it would
+   * delete more than the registration). `"deregister"`: it is removed.
+   */
+  readonly onClose: "leave" | "deregister"
+  /**
+   * How `changes` gets its events: `"push"` has no memory of what was missed, `"resumable"` has one, `"poll"` asks
+   * again and again, `"none"` cannot.
+   */
+  readonly watch: "none" | "poll" | "push" | "resumable"
+  /** From where a browser may call: `"any"` origin, the `"same-origin"`, where `"configured"`, or `"no"` browser at all. */
+  readonly browser: "any" | "same-origin" | "configured" | "no"
+}
+
+/**
+ * Which services to list. Given fields must all match; an empty query lists all.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Query {
+  readonly name?: string | undefined
+  readonly type?: string | undefined
+  readonly capability?: string | undefined
+}
+
+/**
+ * Something changed in the registry. `Other` carries what this version does not know: unknown events pass through.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Change =
+  | { readonly _tag: "Registered"; readonly service: ServiceInstance.RegisteredService }
+  | { readonly _tag: "Deregistered"; readonly id: string }
+  | { readonly _tag: "StatusChanged"; readonly id: string; readonly status: ServiceInstance.ServiceStatus }
+  | { readonly _tag: "Other"; readonly type: string; readonly id?: string | undefined; readonly data?: unknown }
+
+/**
+ * The credential as far as drivers need to know it: never its value.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CredentialInfo {
+  /**
+   * A short text that changes when the credential changes and does not give it away; `salt` is the caller's and is
+   * kept beside the result. A one-shot driver remembers by it which credential was refused.
+   */
+  readonly fingerprint: (salt: string) => Effect.Effect<string>
+  /** Emits after each change of the credential. */
+  readonly changes: Stream.Stream<void>
+}
+
+/**
+ * The port.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Registry extends Context.Service<Registry, {
+  readonly capabilities: Capabilities
+  readonly credential: CredentialInfo
+  readonly register: (
+    instance: ServiceInstance.ServiceInstance
+  ) => Effect.Effect<Lease.Lease, Transient | AuthFailed | Refused>
+  readonly heartbeat: (
+    lease: Lease.Lease
+  ) => Effect.Effect<void, Transient | LeaseLost | AuthFailed | Refused>
+  readonly verify: (
+    lease: Lease.Lease,
+    instance: ServiceInstance.ServiceInstance
+  ) => Effect.Effect<void, Transient | LeaseLost | AuthFailed | Refused>
+  readonly deregister: (lease: Lease.Lease) => Effect.Effect<void, Transient | AuthFailed | Refused>
+  readonly discover: (
+    query: Query
+  ) => Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, Transient | AuthFailed | Refused>
+  readonly changes: Stream.Stream<Change, Transient | AuthFailed | Refused>
+}>()("effect-lifeline/Registry") {}
+
+/**
+ * A credential that never changes: an adapter without one, or with a fixed one and its fingerprint.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fixedCredential = (fingerprint: (salt: string) => Effect.Effect<string>): CredentialInfo => ({
+  fingerprint,
+  changes: Stream.never
+})
+
+/**
+ * No registry is configured. Drivers send nothing and report `Disabled`; a call fails with `Refused` (`Unsupported`).
+ *
+ * **Example** (A program without a registry)
+ *
+ * ```ts
+ * import * as Registry from "effect-lifeline/Registry"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const peers = Registry.Registry.use((registry) => registry.discover({})).pipe(
+ *   Effect.catchTag("Refused", () => Effect.succeed([])),
+ *   Effect.provide(Registry.layerDisabled)
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const disabled: Registry["Service"] = {
+  capabilities: {
+    adapter: "disabled",
+    enabled: false,
+    heartbeatDetectsLoss: true,
+    expiresAfter: undefined,
+    onClose: "leave",
+    watch: "none",
+    browser: "any"
+  },
+  credential: fixedCredential(() => Effect.succeed("")),
+  register: () => notConfigured("register"),
+  heartbeat: () => notConfigured("heartbeat"),
+  verify: () => notConfigured("verify"),
+  deregister: () => notConfigured("deregister"),
+  discover: () => notConfigured("discover"),
+  changes: Stream.suspend(() => Stream.fromEffect(notConfigured("changes")))
+}
+
+function notConfigured(operation: string): Effect.Effect<never, Refused> {
+  return Effect.suspend(() =>
+    Effect.fail(
+      new Refused({
+        operation,
+        target: "no registry",
+        reason: new Unsupported({ detail: "no registry URL is configured, so nothing was sent" })
+      })
+    )
+  )
+}
+
+/**
+ * {@link disabled} as a layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerDisabled: Layer.Layer<Registry> = Layer.succeed(Registry, disabled)

@@ -1,0 +1,11 @@
+/**
+ * Every public module as a namespace. Programs for the edge import modules by path (`effect-lifeline/Lifeline`) instead:
+ * that is what keeps a bundle small.
+ *
+ * @since 0.1.0
+ */
+export * as Backoff from "./Backoff.ts"
+export * as Lease from "./Lease.ts"
+export * as LifelineError from "./LifelineError.ts"
+export * as Registry from "./Registry.ts"
+export * as ServiceInstance from "./ServiceInstance.ts"
