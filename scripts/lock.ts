@@ -10,7 +10,11 @@ import { fileURLToPath } from "node:url"
 
 interface Entry {
   readonly version?: string
+  readonly cpu?: ReadonlyArray<string>
   readonly dev?: boolean
+  readonly libc?: ReadonlyArray<string>
+  readonly optional?: boolean
+  readonly os?: ReadonlyArray<string>
   readonly optionalDependencies?: Readonly<Record<string, string>>
 }
 
@@ -33,10 +37,11 @@ const entryOf = (name: string, version: string, dev: boolean): Entry | undefined
   const libc = system !== "linux" || abi === "" ? undefined : abi.startsWith("musl") ? "musl" : "glibc"
   return {
     version,
-    ...{ cpu: [machines[machine] ?? machine] },
+    cpu: [machines[machine] ?? machine],
     ...(dev ? { dev } : {}),
     ...(libc === undefined ? {} : { libc: [libc] }),
-    ...{ optional: true, os: [systems[system] ?? system] }
+    optional: true,
+    os: [systems[system] ?? system]
   }
 }
 
