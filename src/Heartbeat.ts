@@ -1,0 +1,459 @@
+/**
+ * The life of a registration as a pure state machine: register, beat, verify, back off, register again.
+ *
+ * {@link step} takes what just happened and says what to do next and when. It has no clock, no chance and no I/O of its
+ * own: the driver brings the time and a draw. The same machine is driven by the long-running loop (`Lifeline`), by the
+ * one-shot check-in with stored state (`CheckIn`), by a Durable Object's alarm, and by the simulations of the benchmarks.
+ *
+ * ```text
+ *   Start --> Register --ok--> Heartbeat (at once) --ok--> Heartbeat (at a random phase of the interval) --ok--> ...
+ *                ^                  |  every n-th, and after every recovery: Verify
+ *                |                  v
+ *                +---- Lost <-------+---- Failed: wait by the backoff; every 5th in a row: Register instead of Heartbeat
+ *                                   +---- Rejected: Idle until the credential changes or the program asks
+ * ```
+ *
+ * Rules worth knowing:
+ * - A lost lease is registered again at once. Lost a second time before a healthy period has passed, it waits by the
+ *   backoff, so that a registry that accepts and forgets sees no hot loop.
+ * - After every registration comes one heartbeat at once, since some registries list a service as offline until then.
+ * - Failures count as over when the lease was confirmed: by a beat right after registering, else by a beat and a
+ *   verification. The backoff starts over only after a healthy period.
+ * - After the timer fired much too late (sleep, frozen tab), the first action is to verify, with jitter.
+ *
+ * **Example** (Two steps by hand)
+ *
+ * ```ts
+ * import * as Heartbeat from "effect-lifeline/Heartbeat"
+ *
+ * const policy = Heartbeat.make({ interval: "30 seconds" })
+ * const started = Heartbeat.step(policy, Heartbeat.initial, { _tag: "Start" }, { now: 0, random: 0.5 })
+ * started.action // => "Register"
+ * const registered = Heartbeat.step(policy, started.state, { _tag: "Registered" }, { now: 20, random: 0.5 })
+ * export const next = [registered.action, registered.delay] // => ["Heartbeat", 0]
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as Backoff from "./Backoff.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Models
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * What a driver has to do next. `Idle`: nothing, until something is asked for or the credential changes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Action = "Register" | "Heartbeat" | "Verify" | "Idle" | "Stop"
+
+/**
+ * What happened.
+ *
+ * - `Start`: the driver begins with a fresh state.
+ * - `Registered`, `Beaten`, `Verified`: the action succeeded. `sentAt` is when the beat was sent: the registry counts
+ *   from some moment after that.
+ * - `Failed`: `Transient`; `hint` is what the server asked to wait, in milliseconds.
+ * - `Lost`: `LeaseLost`; `taken` when another instance holds our identity.
+ * - `Rejected`: a definitive no; `auth` when a new credential may help.
+ * - `Woken`: the timer fired much later than it was set.
+ * - `CredentialChanged`.
+ * - `Asked`: the program wants an action within so many milliseconds.
+ * - `Stop`: the scope closes, or the program deregisters.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Event =
+  | { readonly _tag: "Start" }
+  | { readonly _tag: "Registered" }
+  | { readonly _tag: "Beaten"; readonly sentAt: number }
+  | { readonly _tag: "Verified" }
+  | { readonly _tag: "Failed"; readonly hint?: number | undefined }
+  | { readonly _tag: "Lost"; readonly taken: boolean }
+  | { readonly _tag: "Rejected"; readonly auth: boolean }
+  | { readonly _tag: "Woken" }
+  | { readonly _tag: "CredentialChanged" }
+  | { readonly _tag: "Asked"; readonly action: "Register" | "Heartbeat"; readonly within: number }
+  | { readonly _tag: "Stop" }
+
+/**
+ * - `Running`: something is due.
+ * - `Refused`, `Unauthorized`: a definitive no; nothing is sent until asked for, respectively until the credential changes.
+ * - `GivenUp`: a bounded backoff ended, and the policy says to stop there.
+ * - `Stopped`: for good.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Mode = "Running" | "Refused" | "Unauthorized" | "GivenUp" | "Stopped"
+
+/**
+ * The whole state: plain data, fit for a store. Times are milliseconds since 1970.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface State {
+  readonly mode: Mode
+  readonly registered: boolean
+  /** Whether there was a registration before: what bounds the first one does not bound those that follow. */
+  readonly everRegistered: boolean
+  /** Whether the bounded backoff of the first registration gave up: the program goes on standalone. */
+  readonly exhausted: boolean
+  /** What is due next, and when (`Infinity` for `Idle` and `Stop`). */
+  readonly next: Action
+  readonly dueAt: number
+  /** Failures since the lease was last confirmed. */
+  readonly failures: number
+  /** Acknowledged beats since the last verification or registration. */
+  readonly beats: number
+  /** When the last acknowledged beat was sent; 0 when there was none since registering. */
+  readonly confirmedAt: number
+  /** Since when everything has gone well; 0 when it has not. */
+  readonly healthySince: number
+  /** Leases lost since the last healthy period. */
+  readonly losses: number
+  readonly backoff: Backoff.State
+}
+
+/**
+ * What a driver does next: `action`, in `delay` milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Step {
+  readonly state: State
+  readonly action: Action
+  readonly delay: number
+}
+
+/**
+ * The time of a step in milliseconds since 1970, and a fresh draw in [0, 1).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface At {
+  readonly now: number
+  readonly random: number
+}
+
+/**
+ * What a policy is made from. Everything has a default.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Time between heartbeats. @default 30 seconds (Pulse's), at most a third of `expiresAfter` */
+  readonly interval?: Duration.Input | undefined
+  /**
+   * How long after the last acknowledged beat the registry drops us. @default undefined: never
+   */
+  readonly expiresAfter?: Duration.Input | undefined
+  /** The backoff of the first registration. @default `Backoff.registration` */
+  readonly registering?: Backoff.Policy | undefined
+  /**
+   * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval)` with its cap at most
+   * half of `expiresAfter`, so that one failure never makes us stale
+   */
+  readonly failing?: Backoff.Policy | undefined
+  /** After so many acknowledged beats, verify that the registration is still there; 0: never. @default 10 */
+  readonly verifyEvery?: number | undefined
+  /** After so many failures in a row, and each so many more, register instead of beating; 0: never. @default 5 (Pulse's) */
+  readonly reregisterAfter?: number | undefined
+  /** A timer that fires this much too late means that the machine slept. @default the interval, at least 5 seconds */
+  readonly lateAfter?: Duration.Input | undefined
+  /** Whether to keep trying once the bounded backoff of the first registration gave up. @default true */
+  readonly keepTrying?: boolean | undefined
+  /**
+   * When another instance registered under our identity: take it back, with growing waits, or stop. @default "reclaim"
+   */
+  readonly onTaken?: "reclaim" | "yield" | undefined
+}
+
+/**
+ * How one lifeline behaves: plain data, durations in milliseconds. Made by {@link make}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly interval: number
+  readonly expiresAfter: number | undefined
+  readonly registering: Backoff.Policy
+  readonly failing: Backoff.Policy
+  readonly verifyEvery: number
+  readonly reregisterAfter: number
+  readonly lateAfter: number
+  readonly keepTrying: boolean
+  readonly onTaken: "reclaim" | "yield"
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Constructors
+// ---------------------------------------------------------------------------------------------------------------------
+
+const positive = (input: Duration.Input | undefined): number | undefined => {
+  const value = input === undefined ? 0 : Duration.toMillis(input)
+  return value > 0 ? value : undefined
+}
+
+const below = (policy: Backoff.Unbounded, limit: number): Backoff.Unbounded => {
+  const cap = Math.max(1, Math.min(policy.cap, limit))
+  return { ...policy, cap, base: Math.min(policy.base, cap), floor: Math.min(policy.floor, cap) }
+}
+
+/**
+ * Makes a policy from what is given and defaults for the rest.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options = {}): Policy => {
+  const expiresAfter = positive(options.expiresAfter)
+  const interval = positive(options.interval) ?? Math.min(30_000, (expiresAfter ?? Infinity) / 3)
+  return {
+    interval,
+    expiresAfter,
+    registering: options.registering ?? Backoff.registration,
+    failing: options.failing ?? below(Backoff.heartbeat(interval), (expiresAfter ?? Infinity) / 2),
+    verifyEvery: options.verifyEvery ?? 10,
+    reregisterAfter: options.reregisterAfter ?? 5,
+    lateAfter: positive(options.lateAfter) ?? Math.max(interval, 5000),
+    keepTrying: options.keepTrying ?? true,
+    onTaken: options.onTaken ?? "reclaim"
+  }
+}
+
+/**
+ * Before `Start`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const initial: State = {
+  mode: "Running",
+  registered: false,
+  everRegistered: false,
+  exhausted: false,
+  next: "Register",
+  dueAt: 0,
+  failures: 0,
+  beats: 0,
+  confirmedAt: 0,
+  healthySince: 0,
+  losses: 0,
+  backoff: Backoff.initial
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The machine
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** After a wake-up or with a new credential, a fleet spreads over this long, in milliseconds. */
+const wakeSpread = 5000
+const credentialSpread = 1000
+
+const due = (state: State, next: Action, delay: number, now: number): Step => ({
+  state: { ...state, next, dueAt: now + delay },
+  action: next,
+  delay
+})
+
+const later = (state: State, now: number): Step => due(state, state.next, Math.max(0, state.dueAt - now), now)
+
+const idle = (state: State, mode: Mode): Step =>
+  due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, 0)
+
+/** The beats keep their phase: a late answer shortens the wait, a beat that was missed meanwhile is skipped. */
+const nextBeat = (policy: Policy, state: State, now: number): Step => {
+  const elapsed = now - state.confirmedAt
+  return due(state, "Heartbeat", elapsed < 0 ? policy.interval : policy.interval - elapsed % policy.interval, now)
+}
+
+const back = (state: State): Action => state.registered ? "Heartbeat" : "Register"
+
+const fail = (policy: Policy, state: State, at: At, next: (state: State) => Action, hint?: number): Step => {
+  const failures = state.failures + 1
+  const failed: State = { ...state, failures, healthySince: 0 }
+  const backoff = state.everRegistered ? policy.failing : policy.registering
+  const failure = { now: at.now, random: at.random, hint }
+  const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
+  if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at.now)
+  const exhausted: State = { ...failed, exhausted: true }
+  if (!policy.keepTrying) return idle(exhausted, "GivenUp")
+  const unbounded = Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
+  return due({ ...exhausted, backoff: unbounded }, next(failed), unbounded.wait, at.now)
+}
+
+const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
+  const first = state.confirmedAt === 0
+  const healthySince = state.healthySince === 0 ? at.now : state.healthySince
+  const backoff = Backoff.recovered(policy.failing, state.backoff, healthySince, at.now)
+  const confirmed: State = {
+    ...state,
+    confirmedAt: sentAt,
+    healthySince,
+    backoff,
+    losses: backoff.failures === 0 ? 0 : state.losses,
+    beats: state.beats + 1
+  }
+  if (first) return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at.now)
+  if (policy.verifyEvery > 0 && (state.failures > 0 || confirmed.beats >= policy.verifyEvery)) {
+    return due(confirmed, "Verify", 0, at.now)
+  }
+  return nextBeat(policy, { ...confirmed, failures: 0 }, at.now)
+}
+
+const lost = (policy: Policy, state: State, taken: boolean, at: At): Step => {
+  const without: State = { ...state, registered: false, confirmedAt: 0, beats: 0, losses: state.losses + 1 }
+  if (taken && policy.onTaken === "yield") return idle(without, "Stopped")
+  const waited = fail(policy, without, at, () => "Register")
+  return taken || state.losses > 0 ? waited : due(waited.state, "Register", 0, at.now)
+}
+
+const asked = (state: State, action: "Register" | "Heartbeat", within: number, at: At): Step => {
+  if (state.mode === "Unauthorized") return later(state, at.now)
+  const next = action === "Register" ? action : back(state)
+  const delay = at.random * within
+  return state.mode === "Running" && state.next === next && state.dueAt <= at.now + delay
+    ? later(state, at.now)
+    : due({ ...state, mode: "Running" }, next, delay, at.now)
+}
+
+/**
+ * One step of the machine: what happened, and so what to do next and when. Pure.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const step = (policy: Policy, state: State, event: Event, at: At): Step => {
+  if (state.mode === "Stopped") return idle(state, "Stopped")
+  switch (event._tag) {
+    case "Start":
+      return due(initial, "Register", 0, at.now)
+    case "Registered": {
+      const registered = {
+        ...state,
+        registered: true,
+        everRegistered: true,
+        exhausted: false,
+        beats: 0,
+        confirmedAt: 0
+      }
+      return due({ ...registered, mode: "Running" }, "Heartbeat", 0, at.now)
+    }
+    case "Beaten":
+      return beaten(policy, state, event.sentAt, at)
+    case "Verified": {
+      const verified: State = { ...state, beats: 0, failures: 0 }
+      return state.confirmedAt === 0 || at.now - state.confirmedAt >= policy.interval
+        ? due(verified, "Heartbeat", 0, at.now)
+        : nextBeat(policy, verified, at.now)
+    }
+    case "Failed":
+      return fail(
+        policy,
+        state,
+        at,
+        (failed) =>
+          policy.reregisterAfter > 0 && failed.failures % policy.reregisterAfter === 0 ? "Register" : back(failed),
+        event.hint
+      )
+    case "Lost":
+      return lost(policy, state, event.taken, at)
+    case "Rejected":
+      return idle({ ...state, healthySince: 0 }, event.auth ? "Unauthorized" : "Refused")
+    case "Woken":
+      return state.mode === "Running"
+        ? due(state, state.registered ? "Verify" : "Register", at.random * wakeSpread, at.now)
+        : later(state, at.now)
+    case "CredentialChanged":
+      return state.mode === "Unauthorized"
+        ? due(
+          { ...state, mode: "Running" },
+          state.registered ? "Verify" : "Register",
+          at.random * credentialSpread,
+          at.now
+        )
+        : later(state, at.now)
+    case "Asked":
+      return asked(state, event.action, event.within, at)
+    case "Stop":
+      return idle(state, "Stopped")
+  }
+}
+
+/**
+ * Whether the timer that was set for `state.dueAt` fired so late that the machine must have slept meanwhile.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isLate = (policy: Policy, state: State, now: number): boolean => now - state.dueAt >= policy.lateAfter
+
+/**
+ * When the registry drops us if nothing more is acknowledged, in milliseconds since 1970: from then on a program must
+ * not believe that it is registered. `Infinity` where registrations do not expire.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const expiresAt = (policy: Policy, state: State): number =>
+  policy.expiresAfter === undefined ? Infinity : state.confirmedAt + policy.expiresAfter
+
+/**
+ * Whether the program may believe that the registry has it online: registered, confirmed by a beat, nothing failing,
+ * and not expired.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isOnline = (policy: Policy, state: State, now: number): boolean =>
+  state.mode === "Running" && state.registered && state.confirmedAt > 0 && state.failures === 0 &&
+  now < expiresAt(policy, state)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// As a Schedule
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * The machine as a `Schedule`: its input is what happened, its output the action to take after the delay. It ends on
+ * `Stop`, and waits for ever on `Idle`.
+ *
+ * **Example** (A loop of one's own)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Heartbeat from "effect-lifeline/Heartbeat"
+ *
+ * declare const beat: Effect.Effect<Heartbeat.Event>
+ *
+ * export const loop = Effect.repeat(beat, Heartbeat.toSchedule(Heartbeat.make()))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const toSchedule = (policy: Policy): Schedule.Schedule<Action, Event> =>
+  Schedule.fromStep(Effect.sync(() => {
+    let state = initial
+    return (now: number, event: Event) =>
+      Effect.flatMap(Random.next, (random) => {
+        const next = step(policy, state, event, { now, random })
+        state = next.state
+        return next.action === "Stop"
+          ? Cause.done(next.action)
+          : Effect.succeed<[Action, Duration.Duration]>([next.action, Duration.millis(next.delay)])
+      })
+  }))
