@@ -78,8 +78,8 @@ const Metadata = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Json)
 
 const readMetadata = Schema.decodeUnknownOption(Metadata)
 
-const present = <A>(value: A | null | undefined): value is A & {} =>
-  value !== undefined && value !== null && value !== ""
+const secret = (text: string | null | undefined): Redacted.Redacted | undefined =>
+  text ? Redacted.make(text) : undefined
 
 const statuses: ReadonlyArray<ServiceInstance.ServiceStatus> = ["online", "offline", "degraded"]
 
