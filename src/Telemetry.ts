@@ -1,0 +1,87 @@
+/**
+ * Every metric, span and log annotation of this package, named in one place.
+ *
+ * | metric | kind | attributes | counts |
+ * |---|---|---|---|
+ * | `lifeline_calls_total` | counter | `adapter`, `call` (`Register`, `Heartbeat`, `Verify`), `outcome` (`ok` or the error's tag) | calls to a registry |
+ * | `lifeline_outages_total` | counter | `adapter` | confirmed leases that began to fail or were lost |
+ * | `lifeline_online` | gauge | `adapter` | lifelines of this process that are online now |
+ *
+ * | span | when |
+ * |---|---|
+ * | `Lifeline.register`, `Lifeline.heartbeat`, `Lifeline.verify`, `Lifeline.deregister` | one per call, kind `client`, attribute `adapter` |
+ * | `CheckIn.run` | one per check-in |
+ *
+ * Log lines carry the annotations `package` (`effect-lifeline`), `adapter`, `service` and `type`. There is one line each
+ * when a lease is lost or begins to fail (warning), at every fifth failure in a row (warning), when it recovered (info),
+ * when the program goes on standalone (warning), and when nothing more is tried (error). Each beat is logged at debug level.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import type * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+
+/**
+ * Calls to a registry.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const calls = Metric.counter("lifeline_calls_total", {
+  description: "Calls to a registry by call and outcome",
+  incremental: true
+})
+
+/**
+ * Confirmed leases that began to fail or were lost.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const outages = Metric.counter("lifeline_outages_total", {
+  description: "Confirmed leases that began to fail or were lost",
+  incremental: true
+})
+
+/**
+ * Lifelines of this process that are online now.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const online = Metric.gauge("lifeline_online", { description: "Lifelines that are online now" })
+
+/**
+ * Names of spans by what they are around.
+ *
+ * @category spans
+ * @since 0.1.0
+ */
+export const spans = {
+  Register: "Lifeline.register",
+  Heartbeat: "Lifeline.heartbeat",
+  Verify: "Lifeline.verify",
+  Deregister: "Lifeline.deregister",
+  CheckIn: "CheckIn.run"
+} as const
+
+const outcome = (exit: Exit.Exit<unknown, { readonly _tag: string }>): string => {
+  if (Exit.isSuccess(exit)) return "ok"
+  const error = Cause.findError(exit.cause)
+  return Result.isSuccess(error) ? error.success._tag : "Defect"
+}
+
+/**
+ * Counts one call.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const count = (
+  adapter: string,
+  call: string,
+  exit: Exit.Exit<unknown, { readonly _tag: string }>
+): Effect.Effect<void> => Metric.update(Metric.withAttributes(calls, { adapter, call, outcome: outcome(exit) }), 1)

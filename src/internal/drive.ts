@@ -1,0 +1,114 @@
+/**
+ * One action of the heartbeat machine carried out against a registry, and its result as an event of the machine. Shared by
+ * every driver (the loop of `Lifeline`, the one-shot `CheckIn`), so that a failure means the same in all of them.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import type * as Heartbeat from "../Heartbeat.ts"
+import type * as Lease from "../Lease.ts"
+import type { AuthFailed, LeaseLost, Refused } from "../LifelineError.ts"
+import { LeaseLost as LeaseLostError, retryAfter, Transient, UnknownLease, Unreachable } from "../LifelineError.ts"
+import type * as Registry from "../Registry.ts"
+import type * as ServiceInstance from "../ServiceInstance.ts"
+import * as Telemetry from "../Telemetry.ts"
+
+export type CallError = Transient | LeaseLost | AuthFailed | Refused
+
+/** The actions that send something. */
+export type Call = "Register" | "Heartbeat" | "Verify"
+
+/** What came of a call. `lease` is the one to go on with: none once it is lost. */
+export interface Outcome {
+  readonly event: Heartbeat.Event
+  readonly lease: Lease.Lease | undefined
+  readonly error: CallError | undefined
+}
+
+const withoutLease = (call: Call, registry: Registry.Registry["Service"]): Effect.Effect<never, LeaseLost> =>
+  Effect.fail(
+    new LeaseLostError({
+      operation: call.toLowerCase(),
+      target: registry.capabilities.adapter,
+      reason: new UnknownLease()
+    })
+  )
+
+const request = (
+  registry: Registry.Registry["Service"],
+  call: Call,
+  lease: Lease.Lease | undefined,
+  instance: ServiceInstance.ServiceInstance
+): Effect.Effect<Lease.Lease, CallError> => {
+  if (call === "Register") return registry.register(instance)
+  if (lease === undefined) return withoutLease(call, registry)
+  return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease) : registry.verify(lease, instance), lease)
+}
+
+/**
+ * A peer that has spoken the protocol before and now answers something else is most likely not the peer: a proxy or a
+ * captive portal in between. That passes, unlike the same answer at the start, where the URL is wrong.
+ */
+const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => {
+  switch (error._tag) {
+    case "Transient": {
+      const hint = retryAfter(error)
+      return { _tag: "Failed", hint: hint === undefined ? undefined : Duration.toMillis(hint) }
+    }
+    case "LeaseLost":
+      return { _tag: "Lost", taken: error.reason._tag === "LeaseTaken" }
+    case "AuthFailed":
+      return { _tag: "Rejected", auth: true }
+    case "Refused":
+      return everRegistered && error.reason._tag === "MalformedResponse"
+        ? { _tag: "Failed" }
+        : { _tag: "Rejected", auth: false }
+  }
+}
+
+const success = (call: Call, sentAt: number): Heartbeat.Event => {
+  switch (call) {
+    case "Register":
+      return { _tag: "Registered" }
+    case "Heartbeat":
+      return { _tag: "Beaten", sentAt }
+    case "Verify":
+      return { _tag: "Verified" }
+  }
+}
+
+/** A defect of an adapter is not allowed to end a heartbeat: it counts as a failure for now, with the defect as cause. */
+const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
+  new Transient({
+    operation: call.toLowerCase(),
+    target: registry.capabilities.adapter,
+    reason: new Unreachable({ detail: "the adapter failed unexpectedly; see the cause" }),
+    cause: Cause.squash(cause)
+  })
+
+/**
+ * Carries out one call. Never fails; interruption passes through.
+ */
+export const perform = Effect.fnUntraced(function*(
+  registry: Registry.Registry["Service"],
+  call: Call,
+  lease: Lease.Lease | undefined,
+  instance: ServiceInstance.ServiceInstance,
+  everRegistered: boolean
+): Effect.fn.Return<Outcome> {
+  const sentAt = yield* Clock.currentTimeMillis
+  const exit = yield* Effect.exit(
+    request(registry, call, lease, instance).pipe(
+      Effect.withSpan(Telemetry.spans[call], { kind: "client", attributes: { adapter: registry.capabilities.adapter } })
+    )
+  )
+  yield* Telemetry.count(registry.capabilities.adapter, call, exit)
+  if (Exit.isSuccess(exit)) return { event: success(call, sentAt), lease: exit.value, error: undefined }
+  if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
+  const found = Cause.findError(exit.cause)
+  const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
+  return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
+})
