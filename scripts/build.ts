@@ -1,24 +1,32 @@
 // Builds dist from src: the compiler writes modules, declarations and maps; babel then marks top-level calls as pure, so
-// that a bundler can drop a layer or a schema that nobody uses.
-import { execFileSync } from "node:child_process"
-import { rmSync } from "node:fs"
-import { createRequire } from "node:module"
-import { fileURLToPath } from "node:url"
+// that a bundler can drop a layer or a schema that nobody uses. A failed build leaves the last good dist in place.
+import { renameSync, rmSync } from "node:fs"
+import { root, runBin } from "./internal.ts"
+import type { Outcome } from "./internal.ts"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-const require = createRequire(import.meta.url)
-const run = (module: string, ...args: ReadonlyArray<string>): void => {
-  execFileSync(process.execPath, [require.resolve(module), ...args], { cwd: root, stdio: "inherit" })
+// A sibling of dist, so that the relative paths inside the maps stay right when it is renamed.
+const fresh = `.dist-${process.pid}`
+const remove = (directory: string): void => rmSync(`${root}/${directory}`, { recursive: true, force: true })
+
+const compile = (): Outcome => runBin("typescript", "tsc", ["-p", "tsconfig.build.json", "--outDir", fresh])
+
+const annotate = (): Outcome =>
+  runBin("@babel/cli", "babel", [
+    fresh,
+    `--out-dir=${fresh}`,
+    "--plugins=annotate-pure-calls",
+    "--source-maps=true",
+    "--compact=false",
+    "--quiet"
+  ])
+
+for (const step of [compile, annotate]) {
+  const outcome = step()
+  if (!outcome.ok) {
+    remove(fresh)
+    console.error(outcome.output)
+    process.exit(1)
+  }
 }
-
-rmSync(`${root}/dist`, { recursive: true, force: true })
-run(`${root}/node_modules/typescript/bin/tsc`, "-p", "tsconfig.build.json")
-run(
-  `${root}/node_modules/@babel/cli/bin/babel.js`,
-  "dist",
-  "--out-dir=dist",
-  "--plugins=annotate-pure-calls",
-  "--source-maps=true",
-  "--compact=false",
-  "--quiet"
-)
+remove("dist")
+renameSync(`${root}/${fresh}`, `${root}/dist`)
