@@ -95,8 +95,8 @@ export interface CredentialInfo {
    * kept beside the result. A one-shot driver remembers by it which credential was refused.
    */
   readonly fingerprint: (salt: string) => Effect.Effect<string>
-  /** Emits after each change of the credential. */
-  readonly changes: Stream.Stream<void>
+  /** Emits after each change of the credential; `undefined`: it never changes. */
+  readonly changes: Stream.Stream<void> | undefined
 }
 
 /**
@@ -133,7 +133,7 @@ export class Registry extends Context.Service<Registry, {
  */
 export const fixedCredential = (fingerprint: (salt: string) => Effect.Effect<string>): CredentialInfo => ({
   fingerprint,
-  changes: Stream.never
+  changes: undefined
 })
 
 /**

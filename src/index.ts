@@ -7,6 +7,7 @@
 export * as Backoff from "./Backoff.ts"
 export * as Heartbeat from "./Heartbeat.ts"
 export * as Lease from "./Lease.ts"
+export * as Lifeline from "./Lifeline.ts"
 export * as LifelineError from "./LifelineError.ts"
 export * as Registry from "./Registry.ts"
 export * as ServiceInstance from "./ServiceInstance.ts"
