@@ -17,8 +17,15 @@
  * | `"decorrelated"` | uniform in [base, min(cap, 3 * the wait before)) | |
  * | `"none"` | the window | tests, exact replicas of other clients |
  *
- * A server's hint (`Retry-After`) only ever lengthens a wait; it is held inside `hint.floor` and `hint.ceiling`, and the
- * jitter of the window is added to it, so that a fleet that was given one hint does not come back in one instant.
+ * No wait is shorter than `floor` or longer than `cap`, unless the server asks for longer (`Retry-After`). Such a hint is
+ * held inside `hint.floor` and `hint.ceiling`, never shortens a wait, and is jittered over as long again (at least over the
+ * window, at most over the cap), so that a fleet that was given one hint does not come back in one instant.
+ *
+ * Gotchas:
+ * - A wait starts when the failure is seen: the time that attempts take comes on top.
+ * - The schedule of {@link toSchedule} and {@link retry} know one outage only. What lives through many (a connection, a
+ *   lifeline) drives {@link step} itself and says with {@link recovered} when an outage is over: on progress that lasted,
+ *   never on a connection that merely opened.
  *
  * **Example** (A bounded policy turns `Transient` into `Exhausted`)
  *
@@ -167,15 +174,27 @@ export interface Failure {
 // Constructors
 // ---------------------------------------------------------------------------------------------------------------------
 
-const millis = (input: Duration.Input | undefined, otherwise: number): number => {
-  if (input === undefined) return otherwise
-  const value = Duration.toMillis(input)
-  return value >= 0 ? value : otherwise
-}
+/** The longest wait, in milliseconds: what timers and alarms of every runtime can count, 24.8 days. */
+const longest = 2 ** 31 - 1
+
+const within = (value: number, otherwise: number, least: number, most: number): number =>
+  Number.isNaN(value) ? otherwise : Math.min(most, Math.max(least, value))
+
+const millis = (input: Duration.Input | undefined, otherwise: number, least: number, most = longest): number =>
+  within(
+    input === undefined ? NaN : typeof input === "number" ? input : Duration.toMillis(input),
+    otherwise,
+    least,
+    most
+  )
 
 /**
- * Makes a policy. Given `attempts` or `elapsed` it is bounded. Values that make no sense are moved to the nearest that
- * do: a factor below 1 is 1, a cap below the base is the base, a floor above the cap is the cap, fewer than 1 attempt is 1.
+ * Makes a policy. Given `attempts` or `elapsed` it is bounded: that is what {@link retry} goes by.
+ *
+ * Never fails. Values that make no sense are moved to the nearest that do: a duration lies between 0 (`base`: 1 ms) and
+ * 24.8 days, a factor below 1 is 1, a cap below the base is the base, a floor above the cap is the cap, fewer than 1
+ * attempt is 1, a proportional jitter lies between 0 and 1. NaN counts as not given, and as the lowest of limits.
+ * `BackoffConfig` is for values that come from outside: it says what is wrong with them instead.
  *
  * **Example** (The waits of a policy)
  *
@@ -195,22 +214,27 @@ export function make(
 ): Bounded
 export function make(options: Options): Policy
 export function make(options: Options = {}): Policy {
-  const base = Math.max(1, millis(options.base, 1000))
-  const cap = Math.max(base, millis(options.cap, 30_000))
-  const floor = Math.min(cap, millis(options.floor, 100))
-  const hintFloor = millis(options.hintFloor, floor)
+  const base = millis(options.base, 1000, 1)
+  const cap = millis(options.cap, 30_000, base)
+  const floor = Math.min(cap, millis(options.floor, 100, 0))
+  const hintFloor = millis(options.hintFloor, floor, 0)
+  const jitter = options.jitter ?? "phase"
   const common: Common = {
     base,
-    factor: Math.max(1, options.factor ?? 2),
+    factor: within(options.factor ?? 2, 2, 1, Infinity),
     cap,
     floor,
-    jitter: options.jitter ?? "phase",
-    resetAfter: millis(options.resetAfter, 10_000),
-    hint: { floor: hintFloor, ceiling: Math.max(hintFloor, millis(options.hintCeiling, 300_000)) }
+    jitter: typeof jitter === "object" ? { proportional: within(jitter.proportional, 0, 0, 1) } : jitter,
+    resetAfter: millis(options.resetAfter, 10_000, 0),
+    hint: { floor: hintFloor, ceiling: millis(options.hintCeiling, 300_000, hintFloor) }
   }
   if (options.attempts === undefined && options.elapsed === undefined) return { ...common, bound: "unbounded" }
-  const attempts = Math.max(1, options.attempts ?? Infinity)
-  return { ...common, bound: "bounded", attempts, elapsed: millis(options.elapsed, Infinity) }
+  return {
+    ...common,
+    bound: "bounded",
+    attempts: within(options.attempts ?? Infinity, 1, 1, Infinity),
+    elapsed: options.elapsed === undefined ? Infinity : millis(options.elapsed, 0, 0, Infinity)
+  }
 }
 
 /**
@@ -257,13 +281,26 @@ const jittered = (policy: Policy, n: number, phase: number, random: number, befo
 const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
   if (failure.hint === undefined || Number.isNaN(failure.hint)) return wait
   const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, failure.hint))
+  if (policy.jitter === "none") return Math.max(wait, hint)
   const draw = policy.jitter === "phase" ? state.phase : failure.random
-  return Math.max(wait, policy.jitter === "none" ? hint : hint + draw * window(policy, state.failures))
+  return Math.max(wait, hint + draw * Math.max(window(policy, state.failures), Math.min(policy.cap, hint)))
 }
 
 /**
  * One failure more: the new state, whose `wait` is the next wait in milliseconds, or `undefined` where a bounded policy
- * gives up. Pure: the caller brings the time and the draw.
+ * gives up: at the last of its attempts, or when the next one would start later than `elapsed` after the first failure.
+ * Pure: the caller brings the time and the draw. Where the clock was set back, `elapsed` counts from then on.
+ *
+ * **Example** (A loop of one's own)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ *
+ * const first = Backoff.step(Backoff.streams, Backoff.initial, { now: 0, random: 0.5 })
+ * first?.wait // => 500
+ * const second = first && Backoff.step(Backoff.streams, first, { now: 500, random: 0.9, hint: 10_000 })
+ * export const wait = second?.wait // => 15000
+ * ```
  *
  * @category combinators
  * @since 0.1.0
@@ -271,7 +308,7 @@ const withHint = (policy: Policy, state: State, failure: Failure, wait: number):
 export const step = (policy: Policy, state: State, failure: Failure): State | undefined => {
   const first = state.failures === 0
   const failures = state.failures + 1
-  const since = first ? failure.now : state.since
+  const since = first ? failure.now : Math.min(state.since, failure.now)
   if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
   const next: State = { failures, since, phase: first ? failure.random : state.phase, wait: 0 }
   const raw = jittered(policy, failures, next.phase, failure.random, state.wait)
@@ -316,8 +353,27 @@ export const waits = (policy: Policy, random: number, limit = 100): ReadonlyArra
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * A policy as a `Schedule` whose input is the failure and whose output is how many failures there were. It is the policy
- * of one outage: it starts afresh each time it is run. A bounded policy's schedule ends.
+ * A policy as a `Schedule` whose input is the failure and whose output is how many failures there were so far. It is the
+ * policy of one outage: it starts afresh each time it is run. A bounded policy's schedule ends; what it retried then fails
+ * with its last `Transient`, where {@link retry} would fail with `Exhausted`.
+ *
+ * **Example** (Combined with another schedule)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Schedule from "effect/Schedule"
+ * import * as Backoff from "effect-lifeline/Backoff"
+ * import type { Transient } from "effect-lifeline/LifelineError"
+ *
+ * declare const call: Effect.Effect<number, Transient>
+ *
+ * export const logged = Effect.retry(
+ *   call,
+ *   Backoff.toSchedule(Backoff.streams).pipe(
+ *     Schedule.tap(({ duration, output }) => Effect.logWarning(`failure ${output}, again in ${duration}`))
+ *   )
+ * )
+ * ```
  *
  * @category combinators
  * @since 0.1.0
@@ -341,23 +397,33 @@ const hintOf = (error: Transient): number | undefined => {
 
 const isTransient = (error: unknown): error is Transient => Predicate.isTagged(error, "Transient")
 
+/** A clock that nobody sets: only differences of it mean something. */
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+
 /**
  * Tries an effect again while it fails with `Transient`, and takes `Transient` out of its error type: a bounded policy
- * puts `Exhausted` in its place, an unbounded one nothing. Every other failure ends it at once.
+ * puts `Exhausted` in its place, an unbounded one nothing, and one of which the type does not say whether it is bounded
+ * counts as bounded. Every other failure, a defect and an interruption end it at once.
  *
- * A bounded policy's `Exhausted` carries how many attempts there were, how long they took and the last failure.
- * Interrupting it ends a wait at once.
+ * `Exhausted` carries how many attempts there were, how long it all took and the last failure. Interrupting it ends a
+ * wait at once. Setting the clock changes nothing: time is measured by the monotonic one.
+ *
+ * All attempts count as one outage, so this is for what ends when it succeeds. To log each failure, tap the effect before.
  *
  * **Example** (What is left in the type)
  *
  * ```ts
  * import * as Backoff from "effect-lifeline/Backoff"
  * import type { Exhausted, Refused, Transient } from "effect-lifeline/LifelineError"
- * import type * as Effect from "effect/Effect"
+ * import * as Effect from "effect/Effect"
  *
  * declare const call: Effect.Effect<number, Transient | Refused>
  *
- * export const once: Effect.Effect<number, Refused | Exhausted> = Backoff.retry(call, Backoff.registration)
+ * export const bounded: Effect.Effect<number, Refused | Exhausted> = Backoff.retry(call, Backoff.registration)
+ * export const logged: Effect.Effect<number, Refused> = call.pipe(
+ *   Effect.tapError((error) => Effect.logWarning(error.message)),
+ *   Backoff.retry(Backoff.streams)
+ * )
  * ```
  *
  * @category combinators
@@ -374,15 +440,13 @@ export const retry: {
     self: Effect.Effect<A, E, R>,
     policy: Policy
   ): Effect.Effect<A, Exclude<E, Transient> | Exhausted, R> =>
-    Effect.suspend(() => {
+    Effect.flatMap(monotonicMillis, (started) => {
       let state = initial
       const pause = Effect.fnUntraced(function*(last: Transient) {
-        const now = yield* Clock.currentTimeMillis
-        const random = yield* Random.next
-        const next = step(policy, state, { now, random, hint: hintOf(last) })
+        const now = yield* monotonicMillis
+        const next = step(policy, state, { now, random: yield* Random.next, hint: hintOf(last) })
         if (next === undefined) {
-          const elapsed = Duration.millis(state.failures === 0 ? 0 : now - state.since)
-          return yield* new Exhausted({ attempts: state.failures + 1, elapsed, last })
+          return yield* new Exhausted({ attempts: state.failures + 1, elapsed: Duration.millis(now - started), last })
         }
         state = next
         return yield* Effect.sleep(next.wait)
@@ -399,16 +463,25 @@ export const retry: {
 )
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Presets
+// Presets: our own
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * Streams: windows of 1, 2, 4, 8, 16, 30, 30, ... s, phase jitter, no limit. The windows are those of Hatchet's SDKs.
+ * Streams, and whatever else is kept open: windows of 1, 2, 4, 8, 16, 30, 30, ... s, phase jitter, no limit. The windows
+ * are those of Hatchet's SDKs.
  *
  * @category presets
  * @since 0.1.0
  */
 export const streams: Unbounded = make()
+
+/**
+ * {@link streams} for when a caller waits: 5 attempts, as in Hatchet's SDKs, so at most 15 s of waiting.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const synchronous: Bounded = make({ attempts: 5 })
 
 /**
  * The first registration: windows of 2, 4, 8, 16, 32, 32 s as Pulse's SDK promises, so 7 attempts in at most 94 s and
@@ -425,17 +498,30 @@ export const registration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7
  * longer than Pulse's stale limit of 120 s with its interval of 30 s. Drivers hold the windows below half of what the
  * registry itself grants, where it grants less.
  *
+ * **Example** (For Pulse's interval)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ *
+ * export const policy = Backoff.heartbeat("30 seconds")
+ * export const windows = [1, 2, 3].map((n) => Backoff.window(policy, n)) // => [30000, 60000, 60000]
+ * ```
+ *
  * @category presets
  * @since 0.1.0
  */
 export const heartbeat = (interval: Duration.Input): Unbounded => {
   const base = Duration.toMillis(interval)
-  return make({ base, factor: 2, cap: 2 * base, resetAfter: 2 * base })
+  return make({ base, cap: 2 * base, resetAfter: 2 * base })
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Presets: exactly as others do it
+// ---------------------------------------------------------------------------------------------------------------------
+
 /**
- * Registration of Pulse's Go SDK, to the second: waits of 2, 4, 8, 16, 32, 32 s, no jitter. It promises six waits in its
- * text and makes five; this makes six.
+ * Registration of Pulse's Go SDK (`pkg/sdk/client.go`), to the second: waits of 2, 4, 8, 16, 32, 32 s, no jitter. It
+ * promises six waits in its text and makes five; this makes six.
  *
  * @category presets
  * @since 0.1.0
@@ -443,16 +529,23 @@ export const heartbeat = (interval: Duration.Input): Unbounded => {
 export const pulseRegistration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7, jitter: "none" })
 
 /**
- * Failing heartbeats of Pulse's Go SDK: 30, 45, 67.5, 101.25, 151.9, 227.8, then 300 s, no jitter. The cap is longer
- * than Pulse's stale limit of 120 s: a service can stay offline for minutes after a short outage.
+ * Failing heartbeats of Pulse's Go SDK (`pkg/sdk/client.go`): 30, 45, 67.5, 101.25, 151.9, 227.8, then 300 s, no jitter:
+ * its interval of 30 s times 1.5 for each failure in a row, at most 5 min. The cap is longer than Pulse's stale limit of
+ * 120 s: a service can stay offline for minutes after a short outage.
  *
  * @category presets
  * @since 0.1.0
  */
-export const pulseHeartbeat: Unbounded = make({ base: 30_000, factor: 1.5, cap: 300_000, jitter: "none" })
+export const pulseHeartbeat: Unbounded = make({
+  base: 30_000,
+  factor: 1.5,
+  cap: 300_000,
+  jitter: "none",
+  resetAfter: 0
+})
 
 /**
- * Streams of Hatchet's SDKs: full jitter in windows of 1, 2, 4, 8, 16, 30, ... s, without a floor.
+ * Streams of Hatchet's Go SDK: full jitter in windows of 1, 2, 4, 8, 16, 30, ... s, without a floor.
  *
  * @category presets
  * @since 0.1.0
@@ -460,15 +553,24 @@ export const pulseHeartbeat: Unbounded = make({ base: 30_000, factor: 1.5, cap: 
 export const hatchetStreams: Unbounded = make({ jitter: "full", floor: 0 })
 
 /**
- * Unary gRPC calls of Hatchet's SDK: 5 attempts, 5 s doubling to at most 80 s.
+ * {@link hatchetStreams} for when a caller waits: 5 attempts.
  *
  * @category presets
  * @since 0.1.0
  */
-export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5, jitter: "none" })
+export const hatchetSynchronous: Bounded = make({ jitter: "full", floor: 0, attempts: 5 })
 
 /**
- * REST calls of Hatchet's SDK: 5 attempts, 250 ms doubling to at most 5 s; a `Retry-After` counts for at most 5 s.
+ * Unary gRPC calls of Hatchet's Go SDK (`pkg/client/retry`): 5 attempts, 5 s doubling to at most 80 s, 10 % more or
+ * less. Its deadline of 30 s for each attempt is the caller's business.
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5, jitter: { proportional: 0.1 } })
+
+/**
+ * REST calls of Hatchet's SDKs: 5 attempts, 250 ms doubling to at most 5 s; a `Retry-After` counts for at most 5 s.
  *
  * @category presets
  * @since 0.1.0
@@ -476,8 +578,8 @@ export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5
 export const hatchetRest: Bounded = make({ base: 250, cap: 5000, attempts: 5, jitter: "none", hintCeiling: 5000 })
 
 /**
- * The control connection of bore: 1 s doubling to 64 s, times 0.75 to 1.25, no limit. Here the cap holds for the jittered
- * wait too.
+ * The control connection of bore, in its reconnecting branch: 1 s doubling to 64 s, times 0.75 to 1.25, no limit. There
+ * the jittered wait can pass the cap by a quarter; here the cap holds for it too.
  *
  * @category presets
  * @since 0.1.0
