@@ -178,7 +178,7 @@ export interface Failure {
 const longest = 2 ** 31 - 1
 
 const within = (value: number, otherwise: number, least: number, most: number): number =>
-  Number.isNaN(value) ? otherwise : Math.min(most, Math.max(least, value))
+  Math.min(most, Math.max(least, Number.isNaN(value) ? otherwise : value))
 
 const millis = (input: Duration.Input | undefined, otherwise: number, least: number, most = longest): number =>
   within(
