@@ -115,10 +115,10 @@ export interface State {
   readonly failures: number
   /** Acknowledged beats since the last verification or registration. */
   readonly beats: number
-  /** When the last acknowledged beat was sent; 0 when there was none since registering. */
-  readonly confirmedAt: number
-  /** Since when everything has gone well; 0 when it has not. */
-  readonly healthySince: number
+  /** When the last acknowledged beat was sent; `undefined` when there was none since registering. */
+  readonly confirmedAt: number | undefined
+  /** Since when everything has gone well; `undefined` when it has not. */
+  readonly healthySince: number | undefined
   /** Leases lost since the last healthy period. */
   readonly losses: number
   readonly backoff: Backoff.State
@@ -250,8 +250,8 @@ export const initial: State = {
   dueAt: 0,
   failures: 0,
   beats: 0,
-  confirmedAt: 0,
-  healthySince: 0,
+  confirmedAt: undefined,
+  healthySince: undefined,
   losses: 0,
   backoff: Backoff.initial
 }
@@ -277,7 +277,7 @@ const idle = (state: State, mode: Mode): Step =>
 
 /** The beats keep their phase: a late answer shortens the wait, a beat that was missed meanwhile is skipped. */
 const nextBeat = (policy: Policy, state: State, now: number): Step => {
-  const elapsed = now - state.confirmedAt
+  const elapsed = now - (state.confirmedAt ?? now)
   return due(state, "Heartbeat", elapsed < 0 ? policy.interval : policy.interval - elapsed % policy.interval, now)
 }
 
@@ -285,7 +285,7 @@ const back = (state: State): Action => state.registered ? "Heartbeat" : "Registe
 
 const fail = (policy: Policy, state: State, at: At, next: (state: State) => Action, hint?: number): Step => {
   const failures = state.failures + 1
-  const failed: State = { ...state, failures, healthySince: 0 }
+  const failed: State = { ...state, failures, healthySince: undefined }
   const backoff = state.everRegistered ? policy.failing : policy.registering
   const failure = { now: at.now, random: at.random, hint }
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
@@ -297,8 +297,8 @@ const fail = (policy: Policy, state: State, at: At, next: (state: State) => Acti
 }
 
 const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
-  const first = state.confirmedAt === 0
-  const healthySince = state.healthySince === 0 ? at.now : state.healthySince
+  const first = state.confirmedAt === undefined
+  const healthySince = state.healthySince ?? at.now
   const backoff = Backoff.recovered(policy.failing, state.backoff, healthySince, at.now)
   const confirmed: State = {
     ...state,
@@ -316,7 +316,7 @@ const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
 }
 
 const lost = (policy: Policy, state: State, taken: boolean, at: At): Step => {
-  const without: State = { ...state, registered: false, confirmedAt: 0, beats: 0, losses: state.losses + 1 }
+  const without: State = { ...state, registered: false, confirmedAt: undefined, beats: 0, losses: state.losses + 1 }
   if (taken && policy.onTaken === "yield") return idle(without, "Stopped")
   const waited = fail(policy, without, at, () => "Register")
   return taken || state.losses > 0 ? waited : due(waited.state, "Register", 0, at.now)
@@ -349,7 +349,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
         everRegistered: true,
         exhausted: false,
         beats: 0,
-        confirmedAt: 0
+        confirmedAt: undefined
       }
       return due({ ...registered, mode: "Running" }, "Heartbeat", 0, at.now)
     }
@@ -357,7 +357,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
       return beaten(policy, state, event.sentAt, at)
     case "Verified": {
       const verified: State = { ...state, beats: 0, failures: 0 }
-      return state.confirmedAt === 0 || at.now - state.confirmedAt >= policy.interval
+      return state.confirmedAt === undefined || at.now - state.confirmedAt >= policy.interval
         ? due(verified, "Heartbeat", 0, at.now)
         : nextBeat(policy, verified, at.now)
     }
@@ -373,7 +373,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Lost":
       return lost(policy, state, event.taken, at)
     case "Rejected":
-      return idle({ ...state, healthySince: 0 }, event.auth ? "Unauthorized" : "Refused")
+      return idle({ ...state, healthySince: undefined }, event.auth ? "Unauthorized" : "Refused")
     case "Woken":
       return state.mode === "Running"
         ? due(state, state.registered ? "Verify" : "Register", at.random * wakeSpread, at.now)
@@ -404,13 +404,14 @@ export const isLate = (policy: Policy, state: State, now: number): boolean => no
 
 /**
  * When the registry drops us if nothing more is acknowledged, in milliseconds since 1970: from then on a program must
- * not believe that it is registered. `Infinity` where registrations do not expire.
+ * not believe that it is registered. `Infinity` where registrations do not expire, `-Infinity` before any beat was
+ * acknowledged.
  *
  * @category getters
  * @since 0.1.0
  */
 export const expiresAt = (policy: Policy, state: State): number =>
-  policy.expiresAfter === undefined ? Infinity : state.confirmedAt + policy.expiresAfter
+  state.confirmedAt === undefined ? -Infinity : state.confirmedAt + (policy.expiresAfter ?? Infinity)
 
 /**
  * Whether the program may believe that the registry has it online: registered, confirmed by a beat, nothing failing,
@@ -420,7 +421,7 @@ export const expiresAt = (policy: Policy, state: State): number =>
  * @since 0.1.0
  */
 export const isOnline = (policy: Policy, state: State, now: number): boolean =>
-  state.mode === "Running" && state.registered && state.confirmedAt > 0 && state.failures === 0 &&
+  state.mode === "Running" && state.registered && state.failures === 0 &&
   now < expiresAt(policy, state)
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Tracer from "effect/Tracer"
 import type * as Backoff from "./Backoff.ts"
 import * as Heartbeat from "./Heartbeat.ts"
 import * as Drive from "./internal/drive.ts"
@@ -243,6 +244,10 @@ const enabled = Effect.fnUntraced(function*(
   instance: ServiceInstance.ServiceInstance
 ): Effect.fn.Return<Lifeline["Service"], AuthFailed | Refused | Exhausted, Scope.Scope> {
   const scope = yield* Effect.scope
+  const clock = yield* Clock.Clock
+  const random = yield* Random.Random
+  // The loop lives longer than whoever pokes it: it keeps the services it was made with, and starts traces of its own.
+  const context = Context.omit(Tracer.ParentSpan)(yield* Effect.context<never>())
   const { adapter } = registry.capabilities
   const startup = options.startup ?? "standalone"
   const annotations = { package: "effect-lifeline", adapter, service: instance.name, type: instance.type }
@@ -257,10 +262,10 @@ const enabled = Effect.fnUntraced(function*(
   let lease: Lease.Lease | undefined
   let error: Drive.CallError | undefined
   let exhausted: Exhausted | undefined
-  let heldUntil = 0
+  let heldUntil: number | undefined
   let closed: ClosedReason | undefined
   let fiber: Fiber.Fiber<void> | undefined
-  let waiting = false
+  let busy = false
   let pending: Heartbeat.Event | undefined
   let waiters: Array<Deferred.Deferred<void, CallError | Closed>> = []
   let hub: PubSub.PubSub<Event> | undefined
@@ -268,7 +273,7 @@ const enabled = Effect.fnUntraced(function*(
   const started = yield* Deferred.make<void, AuthFailed | Refused | Exhausted>()
   const status = yield* SubscriptionRef.make<Status>({
     _tag: "Registering",
-    since: yield* Clock.currentTimeMillis,
+    since: clock.currentTimeMillisUnsafe(),
     attempt: 1,
     cause: undefined,
     nextAttemptAt: undefined
@@ -297,7 +302,7 @@ const enabled = Effect.fnUntraced(function*(
   const close = (reason: ClosedReason): Effect.Effect<void> =>
     Effect.gen(function*() {
       closed = reason
-      const at = yield* Clock.currentTimeMillis
+      const at = clock.currentTimeMillisUnsafe()
       yield* setStatus({ _tag: "Closed", since: at, reason })
       yield* publish({ _tag: "Closed", at, reason })
       yield* settle
@@ -384,17 +389,17 @@ const enabled = Effect.fnUntraced(function*(
 
   /** One event into the machine, and all that follows from it outside. */
   const advance = Effect.fnUntraced(function*(event: Heartbeat.Event, cause?: Drive.CallError) {
-    const now = yield* Clock.currentTimeMillis
-    const random = yield* Random.next
+    const now = clock.currentTimeMillisUnsafe()
     const before = state
-    const { delay, state: after } = Heartbeat.step(policy, before, event, { now, random })
+    const at = { now, random: random.nextDoubleUnsafe() }
+    const { delay, state: after } = Heartbeat.step(policy, before, event, at)
     state = after
     if (event._tag === "Failed" || event._tag === "Lost" || event._tag === "Rejected") error = cause
-    if (state.registered && state.failures === 0 && state.confirmedAt > 0 && event._tag !== "Rejected") {
+    if (state.registered && state.failures === 0 && state.confirmedAt !== undefined && event._tag !== "Rejected") {
       error = undefined
     }
     if (event._tag === "Beaten") heldUntil = Heartbeat.expiresAt(policy, state)
-    if (event._tag === "Lost" && heldUntil > 0) heldUntil = Math.min(heldUntil, now)
+    if (event._tag === "Lost" && heldUntil !== undefined) heldUntil = Math.min(heldUntil, now)
     if ((event._tag === "Failed" || event._tag === "Lost") && before.failures === 0 && before.everRegistered) {
       yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
     }
@@ -414,13 +419,21 @@ const enabled = Effect.fnUntraced(function*(
     }
   })
 
-  const call = Effect.fnUntraced(function*(action: Drive.Call, now: number) {
+  /** When the status has to leave `Online` by itself, where that is still to come. */
+  const fenceAfter = (now: number): number | undefined =>
+    SubscriptionRef.getUnsafe(status)._tag === "Online" && heldUntil !== undefined && heldUntil > now &&
+      heldUntil < Infinity
+      ? heldUntil
+      : undefined
+
+  const call = Effect.fnUntraced(function*(action: Drive.Call) {
+    const now = clock.currentTimeMillisUnsafe()
     const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
-    const left = heldUntil - now
-    const outcome = yield* left > 0 && left < longestCall && SubscriptionRef.getUnsafe(status)._tag === "Online"
+    const fence = fenceAfter(now)
+    const outcome = yield* fence !== undefined && fence - now < longestCall
       ? Effect.raceFirst(
         performed,
-        Effect.andThen(Effect.sleep(left), Effect.andThen(refresh(heldUntil), Effect.never))
+        Effect.sleep(fence - now).pipe(Effect.andThen(refresh(fence)), Effect.andThen(Effect.never))
       )
       : performed
     lease = outcome.lease
@@ -436,33 +449,35 @@ const enabled = Effect.fnUntraced(function*(
   })
 
   const sleepUntil = Effect.fnUntraced(function*(at: number, now: number) {
-    waiting = true
-    if (heldUntil > now && heldUntil < at && SubscriptionRef.getUnsafe(status)._tag === "Online") {
-      yield* Effect.sleep(heldUntil - now)
-      yield* refresh(yield* Clock.currentTimeMillis)
-      yield* Effect.sleep(at - (yield* Clock.currentTimeMillis))
+    const fence = fenceAfter(now)
+    if (fence !== undefined && fence < at) {
+      yield* Effect.sleep(fence - now)
+      yield* refresh(clock.currentTimeMillisUnsafe())
+      yield* Effect.sleep(at - fence)
     } else {
       yield* Effect.sleep(at - now)
     }
-    waiting = false
   })
 
   const loop = Effect.gen(function*() {
     while (state.next !== "Idle" && state.next !== "Stop") {
-      const now = yield* Clock.currentTimeMillis
+      const now = clock.currentTimeMillisUnsafe()
       if (state.dueAt > now) {
         yield* settle
         yield* sleepUntil(state.dueAt, now)
-        const woken = yield* Clock.currentTimeMillis
+        const woken = clock.currentTimeMillisUnsafe()
+        // A clock that was set back meanwhile does not count: what was due after this sleep is due now.
         if (Heartbeat.isLate(policy, state, woken)) {
           const late = woken - state.dueAt
           yield* advance({ _tag: "Woken" })
           yield* publish({ _tag: "Woken", at: woken, late })
           yield* log("Info", `the timer fired ${inSeconds(late)} late: verifying in ${inSeconds(state.dueAt - woken)}`)
+          continue
         }
-      } else {
-        yield* call(state.next, now)
       }
+      busy = true
+      yield* call(state.next)
+      busy = false
     }
     yield* settle
   })
@@ -474,7 +489,7 @@ const enabled = Effect.fnUntraced(function*(
   const halt = Effect.suspend(() => {
     const running = fiber
     fiber = undefined
-    waiting = false
+    busy = false
     return running === undefined ? Effect.void : Fiber.interrupt(running)
   })
 
@@ -482,14 +497,13 @@ const enabled = Effect.fnUntraced(function*(
   const poke = (event: Heartbeat.Event): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (closed !== undefined) return Effect.void
-      const inFlight = !waiting && (state.next === "Register" || state.next === "Heartbeat" || state.next === "Verify")
-      if (inFlight) {
+      if (busy) {
         const joined = event._tag === "Asked" && (event.action === "Heartbeat" || state.next === "Register")
         if (!joined) pending = event
         return Effect.void
       }
       return halt.pipe(Effect.andThen(advance(event)), Effect.andThen(start))
-    }).pipe(Effect.uninterruptible)
+    }).pipe(Effect.provideContext(context), Effect.uninterruptible)
 
   const ask = (action: "Register" | "Heartbeat"): Effect.Effect<void, CallError | Closed> =>
     Effect.suspend(() => {
@@ -538,8 +552,7 @@ const enabled = Effect.fnUntraced(function*(
     )
   }
 
-  yield* advance({ _tag: "Start" })
-  yield* start
+  yield* Effect.provideContext(Effect.andThen(advance({ _tag: "Start" }), start), context)
   if (startup !== "background") yield* Deferred.await(started)
 
   return {

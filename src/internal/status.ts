@@ -13,8 +13,8 @@ export interface Facts {
   readonly lease: Lease.Lease | undefined
   readonly error: CallError | undefined
   readonly exhausted: Exhausted | undefined
-  /** Until when the registry kept us for certain: outlives the loss of the lease. 0: it never had us. */
-  readonly heldUntil: number
+  /** Until when the registry kept us for certain: outlives the loss of the lease. `undefined`: it never had us. */
+  readonly heldUntil: number | undefined
 }
 
 const isDefinitive = (error: CallError | undefined): error is AuthFailed | Refused =>
@@ -29,13 +29,13 @@ export const statusOf = (
   facts: Facts,
   now: number
 ): Status | undefined => {
-  const { error, exhausted, lease } = facts
+  const { error, exhausted, heldUntil, lease } = facts
   const nextAttemptAt = nextAttempt(state)
   if (state.mode === "Stopped") return undefined
   if ((state.mode === "Refused" || state.mode === "Unauthorized") && isDefinitive(error)) {
     return { _tag: "Halted", since: now, cause: error }
   }
-  if (lease !== undefined && Heartbeat.isOnline(policy, state, now)) {
+  if (lease !== undefined && state.confirmedAt !== undefined && Heartbeat.isOnline(policy, state, now)) {
     const expiresAt = Heartbeat.expiresAt(policy, state)
     return {
       _tag: "Online",
@@ -48,11 +48,11 @@ export const statusOf = (
   if (state.exhausted && exhausted !== undefined) {
     return { _tag: "Standalone", since: now, cause: exhausted, nextAttemptAt }
   }
-  if (facts.heldUntil === 0) {
+  if (heldUntil === undefined) {
     return { _tag: "Registering", since: now, attempt: state.failures + 1, cause: error, nextAttemptAt }
   }
   const failing = { failures: state.failures, cause: error, nextAttemptAt }
-  return lease !== undefined && now < facts.heldUntil
+  return lease !== undefined && now < heldUntil
     ? { _tag: "Unconfirmed", since: now, lease, ...failing }
-    : { _tag: "Offline", since: Math.min(now, facts.heldUntil), ...failing }
+    : { _tag: "Offline", since: Math.min(now, heldUntil), ...failing }
 }
