@@ -11,6 +11,8 @@ import * as Schema from "effect/Schema"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import { formatTime, parseTime } from "./time.ts"
 
+export { Problem } from "./problem.ts"
+
 const Text = Schema.optionalKey(Schema.NullOr(Schema.String))
 
 const Texts = Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String)))
@@ -31,7 +33,7 @@ export type Register = typeof Register.Type
 
 /** A registered service. `metadata` is JSON text, times are RFC 3339. */
 export const Service = Schema.Struct({
-  id: Schema.String,
+  id: Schema.NonEmptyString,
   name: Schema.String,
   type: Schema.String,
   api_url: Schema.String,
@@ -46,20 +48,6 @@ export const Service = Schema.Struct({
 })
 
 export type Service = typeof Service.Type
-
-/** Body of an error (RFC 9457). Read leniently: whatever is not as it should be is as if it were absent. */
-export const Problem = Schema.Struct({
-  status: Schema.optionalKey(Schema.Number),
-  title: Schema.optionalKey(Schema.String),
-  detail: Schema.optionalKey(Schema.String),
-  errors: Schema.optionalKey(Schema.Array(Schema.Struct({
-    message: Schema.String,
-    location: Schema.optionalKey(Schema.String),
-    value: Schema.optionalKey(Schema.Json)
-  })))
-})
-
-export type Problem = typeof Problem.Type
 
 /** One event of `GET /ws` and `GET /events`. Unknown types pass through. */
 export const Event = Schema.Struct({

@@ -1,0 +1,363 @@
+/**
+ * Classification: how a raw failure becomes an error of the algebra. This is the only module that decides it, from one
+ * table per protocol, by structured fields alone (a status, a code, a tag), never by the text of a message.
+ *
+ * A table is plain data: from what came back to a {@link Verdict}, the name of a reason. The tag of the error follows from
+ * the verdict, in values and in types: `Classify.http` has no verdict that means a lost lease, so what it yields is
+ * `Transient | AuthFailed | Refused`; `Classify.httpLease` adds `LeaseLost`. An adapter whose registry speaks otherwise
+ * extends a table by spreading it.
+ *
+ * | HTTP | verdict | error |
+ * |---|---|---|
+ * | 401, 403 | `Unauthorized`, `Forbidden` | `AuthFailed` |
+ * | 404, 410 | `NotFound`; for calls that show a lease `UnknownLease`, `LeaseExpired` | `Refused`; `LeaseLost` |
+ * | 429 | `Throttled` | `Transient` |
+ * | 408, 425, 5xx except 501 | `Unavailable` | `Transient` |
+ * | network, DNS, TLS, a body that breaks off | `Unreachable` | `Transient` |
+ * | 409, 412 | `Conflict` | `Refused` |
+ * | 400, 422, every other 4xx | `InvalidRequest` | `Refused` |
+ * | 405, 501, every redirect | `Unsupported` | `Refused` |
+ * | 1xx, a 2xx that is not what was asked for, anything else | `MalformedResponse` | `Refused` |
+ *
+ * **Example** (A registry that answers 409 when another instance holds the lease)
+ *
+ * ```ts
+ * import * as Classify from "effect-lifeline/Classify"
+ *
+ * const table = { ...Classify.httpLease, 409: "LeaseTaken" } as const
+ *
+ * export const error = Classify.fromResponse(table, { status: 409, headers: {} }, {
+ *   operation: "heartbeat",
+ *   target: "PUT http://registry/lease/7",
+ *   now: 0
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import type * as HttpClientError from "effect/http/HttpClientError"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import { Problem } from "./internal/problem.ts"
+import { parseTime } from "./internal/time.ts"
+import { showUrl } from "./internal/url.ts"
+import * as LifelineError from "./LifelineError.ts"
+
+/**
+ * What is known of a failure, reduced to what the algebra keeps.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Evidence extends LifelineError.Attempted {
+  /** The status of the answer, where there was one. */
+  readonly status?: number | undefined
+  /** What the server said, or the platform's word for what went wrong, e.g. `"ECONNREFUSED"`. */
+  readonly detail?: string | undefined
+  /** What is wrong with which field of the request. */
+  readonly issues?: ReadonlyArray<LifelineError.Issue> | undefined
+  /** What the server asked us to wait. Not clamped. */
+  readonly retryAfter?: Duration.Duration | undefined
+  /** The deadline that passed. */
+  readonly after?: Duration.Duration | undefined
+  /** The address of whoever took the lease. */
+  readonly by?: string | undefined
+  /** The platform's own error. */
+  readonly cause?: unknown
+}
+
+/** "answered 413", "answered 413: too large", "too large". */
+const answered = ({ detail, status }: Evidence): string | undefined =>
+  status === undefined ? detail : `answered ${status}${detail === undefined ? "" : `: ${detail}`}`
+
+const base = ({ cause, operation, target }: Evidence) =>
+  cause === undefined ? { operation, target } : { operation, target, cause }
+
+const transient = (e: Evidence, reason: LifelineError.TransientReason) =>
+  new LifelineError.Transient({ ...base(e), reason })
+
+const leaseLost = (e: Evidence, reason: LifelineError.LeaseLostReason) =>
+  new LifelineError.LeaseLost({ ...base(e), reason })
+
+const authFailed = (e: Evidence, reason: LifelineError.AuthFailedReason) =>
+  new LifelineError.AuthFailed({ ...base(e), reason })
+
+const refused = (e: Evidence, reason: LifelineError.RefusedReason) => new LifelineError.Refused({ ...base(e), reason })
+
+/**
+ * The error that each verdict leads to: what may be done about it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Errors {
+  readonly Unreachable: LifelineError.Transient
+  readonly TimedOut: LifelineError.Transient
+  readonly Throttled: LifelineError.Transient
+  readonly Unavailable: LifelineError.Transient
+  readonly UnknownLease: LifelineError.LeaseLost
+  readonly LeaseExpired: LifelineError.LeaseLost
+  readonly LeaseTaken: LifelineError.LeaseLost
+  readonly Unauthorized: LifelineError.AuthFailed
+  readonly Forbidden: LifelineError.AuthFailed
+  readonly ProofRejected: LifelineError.AuthFailed
+  readonly CredentialExpired: LifelineError.AuthFailed
+  readonly CredentialMissing: LifelineError.AuthFailed
+  readonly InvalidRequest: LifelineError.Refused
+  readonly NotFound: LifelineError.Refused
+  readonly Conflict: LifelineError.Refused
+  readonly Unsupported: LifelineError.Refused
+  readonly MalformedResponse: LifelineError.Refused
+}
+
+/**
+ * What a failure means: the tag of a reason of the algebra.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Verdict = keyof Errors
+
+/**
+ * A table: from what came back to what it means. Keys of an HTTP table are statuses (`404`), classes of statuses
+ * (`"4xx"`), which count where the status itself is not listed, and the tags of the HTTP client's own failures
+ * (`TransportError`). What is not listed at all is a `MalformedResponse`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Table = { readonly [key: string]: Verdict }
+
+/**
+ * The errors that a table can lead to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ErrorsOf<T extends Table> = Errors[T[keyof T]] | LifelineError.Refused
+
+/** The errors, by the name of their reason. */
+const errors: { readonly [V in Verdict]: (evidence: Evidence) => Errors[V] } = {
+  Unreachable: (e) => transient(e, new LifelineError.Unreachable({ detail: e.detail })),
+  TimedOut: (e) => transient(e, new LifelineError.TimedOut({ after: e.after ?? Duration.zero })),
+  Throttled: (e) => transient(e, new LifelineError.Throttled({ retryAfter: e.retryAfter })),
+  Unavailable: (e: Evidence) =>
+    transient(
+      e,
+      new LifelineError.Unavailable({ status: e.status ?? 0, retryAfter: e.retryAfter, detail: e.detail })
+    ),
+  UnknownLease: (e) => leaseLost(e, new LifelineError.UnknownLease()),
+  LeaseExpired: (e) => leaseLost(e, new LifelineError.LeaseExpired()),
+  LeaseTaken: (e) => leaseLost(e, new LifelineError.LeaseTaken({ by: e.by })),
+  Unauthorized: (e) => authFailed(e, new LifelineError.Unauthorized({ detail: e.detail })),
+  Forbidden: (e) => authFailed(e, new LifelineError.Forbidden({ detail: e.detail })),
+  ProofRejected: (e) => authFailed(e, new LifelineError.ProofRejected({ detail: e.detail })),
+  CredentialExpired: (e) => authFailed(e, new LifelineError.CredentialExpired()),
+  CredentialMissing: (e) => authFailed(e, new LifelineError.CredentialMissing()),
+  InvalidRequest: (e: Evidence) =>
+    refused(
+      e,
+      new LifelineError.InvalidRequest({
+        issues: e.issues?.length ? e.issues : [{ path: "", message: answered(e) ?? "refused" }]
+      })
+    ),
+  NotFound: (e) => refused(e, new LifelineError.NotFound({ detail: e.detail })),
+  Conflict: (e) => refused(e, new LifelineError.Conflict({ detail: answered(e) })),
+  Unsupported: (e) => refused(e, new LifelineError.Unsupported({ detail: answered(e) })),
+  MalformedResponse: (e: Evidence) =>
+    refused(e, new LifelineError.MalformedResponse({ detail: answered(e) ?? "no answer" }))
+}
+
+/**
+ * HTTP. Status 0 is how a browser hands out a redirect that was not followed.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const http = {
+  "0": "Unsupported",
+  "1xx": "MalformedResponse",
+  "2xx": "MalformedResponse",
+  "3xx": "Unsupported",
+  "401": "Unauthorized",
+  "403": "Forbidden",
+  "404": "NotFound",
+  "405": "Unsupported",
+  "408": "Unavailable",
+  "409": "Conflict",
+  "410": "NotFound",
+  "412": "Conflict",
+  "425": "Unavailable",
+  "429": "Throttled",
+  "4xx": "InvalidRequest",
+  "501": "Unsupported",
+  "5xx": "Unavailable",
+  TransportError: "Unreachable",
+  DecodeError: "Unreachable",
+  EmptyBodyError: "Unreachable",
+  EncodeError: "InvalidRequest",
+  InvalidUrlError: "InvalidRequest"
+} as const satisfies Table
+
+/**
+ * HTTP, for calls that show a lease: 404 means that the registry does not know it, 410 that it ran out.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const httpLease = { ...http, "404": "UnknownLease", "410": "LeaseExpired" } as const satisfies Table
+
+/**
+ * Where a failure happened, and what is needed to report it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface At extends LifelineError.Attempted {
+  /** Milliseconds since 1970, for a `Retry-After` that is a date. */
+  readonly now: number
+  /** What was sent and must not come back in an error, should the server repeat it. */
+  readonly secrets?: ReadonlyArray<Redacted.Redacted> | undefined
+}
+
+/**
+ * An answer. Header names are in lower case.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Response {
+  readonly status: number
+  readonly headers: { readonly [name: string]: string | undefined }
+  /** The body, where it could be read. A problem document (RFC 9457) adds its detail and its `errors`. */
+  readonly body?: string | undefined
+}
+
+/**
+ * The error that a verdict stands for.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <V extends Verdict>(verdict: V, evidence: Evidence): Errors[V] => errors[verdict](evidence)
+
+/**
+ * An answer that is not a success, as an error. A 2xx handed in here is one that is not what was asked for.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromResponse = <const T extends Table>(
+  table: T,
+  response: Response,
+  at: At
+): ErrorsOf<T> => {
+  const { headers, status } = response
+  const problem = readProblem(response.body)
+  const clean = (text: string): string => cleanText(text, at.secrets)
+  const said = problem?.detail ?? problem?.title
+  return make(verdictOf(table, status), {
+    operation: at.operation,
+    target: at.target,
+    status: status === 0 ? undefined : status,
+    detail: isHtml(headers)
+      ? "an HTML page"
+      : said !== undefined
+      ? clean(said)
+      : status === 0 || (status >= 300 && status < 400)
+      ? clean(redirect(headers["location"]))
+      : undefined,
+    issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) })),
+    retryAfter: retryAfter(headers["retry-after"], at.now)
+  }) as ErrorsOf<T>
+}
+
+/**
+ * A failure of the HTTP client itself, as an error: no answer, or one whose body broke off.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromClientError = <const T extends Table>(
+  table: T,
+  error: HttpClientError.HttpClientError,
+  at: At
+): ErrorsOf<T> => {
+  const reason = error.reason
+  if (reason._tag === "StatusCodeError") return fromResponse(table, reason.response, at)
+  return make(table[reason._tag] ?? "MalformedResponse", {
+    operation: at.operation,
+    target: at.target,
+    detail: codeOf(reason.cause),
+    cause: reason.cause
+  }) as ErrorsOf<T>
+}
+
+const verdictOf = (table: Table, status: number): Verdict =>
+  table[status] ?? table[`${Math.floor(status / 100)}xx`] ?? "MalformedResponse"
+
+/**
+ * A `Retry-After` as a duration: seconds, or an HTTP date seen from `now` (milliseconds since 1970; a date that has passed
+ * is zero). Anything else is `undefined`. Not clamped: `Backoff` does that.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const retryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {
+  if (value === undefined) return undefined
+  if (/^\d+$/.test(value)) return Duration.seconds(Number(value))
+  const until = parseTime(value)
+  return until === undefined ? undefined : Duration.millis(Math.max(0, until - now))
+}
+
+/**
+ * The platform's own word for a failure, e.g. `"ECONNREFUSED"`: the first `code` in the chain of causes. `undefined`
+ * where the platform has none, as in browsers.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const codeOf = (cause: unknown): string | undefined => {
+  for (let depth = 0; depth < 8 && Predicate.isObject(cause); depth++) {
+    if (Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code)) return cause.code
+    cause = Predicate.hasProperty(cause, "errors") && Array.isArray(cause.errors)
+      ? cause.errors[0]
+      : Predicate.hasProperty(cause, "cause")
+      ? cause.cause
+      : undefined
+  }
+  return undefined
+}
+
+/**
+ * Whether an answer calls itself an HTML page: that of a proxy or a login, never a registry's.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const isHtml = (headers: Response["headers"]): boolean => headers["content-type"]?.includes("html") === true
+
+const readProblem = (body: string | undefined): Problem | undefined => {
+  const problem = decodeProblem(body)
+  return problem._tag === "Some" ? problem.value : undefined
+}
+
+const decodeProblem = Schema.decodeUnknownOption(Schema.fromJsonString(Problem))
+
+const redirect = (location = ""): string => {
+  const to = showUrl(location)
+  return `a redirect${to === undefined ? "" : ` to ${to}`}, which is not followed as the API key would go with it; ` +
+    "set the URL to where the registry is"
+}
+
+const longest = 300
+
+/** What a server said, fit for a message: without our secrets and control characters, and not too long. */
+const cleanText = (text: string, secrets: ReadonlyArray<Redacted.Redacted> = []): string => {
+  const clean = secrets.map((secret) => Redacted.value(secret)).filter((secret) => secret !== "")
+    .reduce((sofar, secret) => sofar.replaceAll(secret, "<redacted>"), text)
+    .replace(/[\p{Cc}\s]+/gu, " ").trim()
+  return clean.length > longest ? `${clean.slice(0, longest)}...` : clean
+}

@@ -1,0 +1,143 @@
+/**
+ * One exchange with a registry over HTTP: a request, a whole answer, a deadline over both, and failures in the algebra.
+ *
+ * - The deadline covers connecting, waiting and reading the body to its end.
+ * - A status that is not a success is definitive as soon as it is there: a body that breaks off, never ends or is too
+ *   large after it only costs its detail. So a 401 is a 401, whatever comes after.
+ * - Redirects are not followed: fetch would send the API key along to another origin, and would turn a POST into a GET. It
+ *   also reports a redirect loop as the same `TypeError` as a lost connection; not followed, a redirect is a status.
+ * - Trace headers are off unless asked for: in a browser they force a CORS preflight.
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as HttpClient from "effect/http/HttpClient"
+import type * as HttpClientError from "effect/http/HttpClientError"
+import type * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import type * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Classify from "../Classify.ts"
+import type { Attempted, Refused, Transient } from "../LifelineError.ts"
+import { issuesOf } from "./issues.ts"
+
+/** The most that is read of one answer, in bytes: some ten thousand services. */
+export const maxBodySize = 4 * 1024 * 1024
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Classify.Response["headers"]
+  readonly body: string
+}
+
+export interface Options<T extends Classify.Table> extends Attempted {
+  readonly table: T
+  readonly timeout: Duration.Duration
+  /** `false`: a success needs no body, so what is wrong with one does not matter. */
+  readonly body: boolean
+  readonly tracePropagation: boolean
+  readonly secrets: ReadonlyArray<Redacted.Redacted>
+}
+
+const isOk = (status: number): boolean => status >= 200 && status < 300
+
+// Statuses that have no body, whatever the headers say.
+const isBodiless = (status: number): boolean => status === 204 || status === 205 || status === 304
+
+// Runs within the context that the client's own layer was built in, so it sees the options that were given to that layer
+// (a dispatcher, credentials) and keeps them. `exchange` restores the context.
+const withoutRedirects = Effect.withFiber((fiber) =>
+  Effect.sync(() => {
+    const options = Context.getOrUndefined(fiber.context, FetchHttpClient.RequestInit)
+    fiber.setContext(Context.add(fiber.context, FetchHttpClient.RequestInit, { ...options, redirect: "manual" }))
+  })
+)
+
+/** Makes a client fit for {@link exchange}; once per adapter. */
+export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = HttpClient.tapRequest(() =>
+  withoutRedirects
+)
+
+/** Sends a request with a {@link prepare}d client. */
+export const exchange = <const T extends Classify.Table>(
+  client: HttpClient.HttpClient,
+  request: HttpClientRequest.HttpClientRequest,
+  options: Options<T>
+): Effect.Effect<Answer, Classify.ErrorsOf<T> | Transient> =>
+  Effect.suspend(() => {
+    let response: HttpClientResponse.HttpClientResponse | undefined
+    // Where the status alone decides, nothing that happens to the body after it is a failure.
+    const orDecided = <E>(failure: Effect.Effect<string, E>): Effect.Effect<string, E> =>
+      response !== undefined && !(options.body && isOk(response.status)) ? Effect.succeed("") : failure
+    return Effect.flatMap(client.execute(request), (received) => {
+      response = received
+      return isBodiless(received.status) ? Effect.succeed("") : readBody(received, options)
+    }).pipe(
+      Effect.catch((error) =>
+        orDecided(
+          failAt(options, (at) => error._tag === "Refused" ? error : Classify.fromClientError(options.table, error, at))
+        )
+      ),
+      Effect.timeoutOrElse({
+        duration: options.timeout,
+        orElse: () =>
+          orDecided(
+            Effect.suspend(() => Effect.fail(Classify.make("TimedOut", { ...options, after: options.timeout })))
+          )
+      }),
+      Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation),
+      Effect.flatMap((body) => {
+        const answer: Answer = { status: response?.status ?? 0, headers: response?.headers ?? {}, body }
+        return isOk(answer.status) && !Classify.isHtml(answer.headers)
+          ? Effect.succeed(answer)
+          : failAt(options, (at) => Classify.fromResponse(options.table, answer, at))
+      })
+    )
+  })
+
+const failAt = <E>(
+  options: Attempted & { readonly secrets: ReadonlyArray<Redacted.Redacted> },
+  error: (at: Classify.At) => E
+): Effect.Effect<never, E> => Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fail(error({ ...options, now })))
+
+const readBody = (
+  response: HttpClientResponse.HttpClientResponse,
+  at: Attempted
+): Effect.Effect<string, HttpClientError.HttpClientError | Refused> => {
+  const decoder = new TextDecoder()
+  let size = 0
+  let text = ""
+  return Stream.runForEach(response.stream, (chunk) => {
+    size += chunk.length
+    text += decoder.decode(chunk, { stream: true })
+    return size > maxBodySize ? Effect.fail(malformed(at, "the body is larger than 4 MiB")) : Effect.void
+  }).pipe(
+    Effect.map(() => text + decoder.decode()),
+    Effect.catchReason("HttpClientError", "EmptyBodyError", () => Effect.succeed(""))
+  )
+}
+
+const malformed = (at: Attempted, detail: string): Refused =>
+  Classify.make("MalformedResponse", { operation: at.operation, target: at.target, detail })
+
+/** Reads the body of an answer. What is wrong with it is said by the path of the field, never by its value. */
+export const readJson = <S extends Schema.Decoder<unknown>>(
+  schema: S
+): (answer: Answer, at: Attempted) => Effect.Effect<S["Type"], Refused> => {
+  const decode = Schema.decodeUnknownEffect(schema)
+  return (answer, at) =>
+    Effect.try({
+      try: (): unknown => JSON.parse(answer.body),
+      catch: () =>
+        malformed(at, `answered ${answer.status} with ${answer.body === "" ? "no body" : "a body that is not JSON"}`)
+    }).pipe(
+      Effect.flatMap(decode),
+      Effect.catchTag("SchemaError", (error) => {
+        const issue = issuesOf(error, "body")[0]
+        return Effect.fail(malformed(at, `answered ${answer.status}; ${issue?.path}: ${issue?.message}`))
+      })
+    )
+}

@@ -1,0 +1,11 @@
+/** URLs as they may be shown: without user name, password, query and fragment, each of which may hold a secret. */
+
+/** `undefined` where the text is not an absolute http or https URL. */
+export const showUrl = (text: string): string | undefined => {
+  const url = URL.parse(text)
+  return url?.protocol === "http:" || url?.protocol === "https:" ? url.origin + url.pathname : undefined
+}
+
+/** The same for what may be no URL at all: everything up to the last @ could be a password. */
+export const showText = (text: string): string =>
+  showUrl(text) ?? text.replace(/^.*@/s, "").replace(/[?#\s].*$/s, "").slice(0, 200)
