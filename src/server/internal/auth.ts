@@ -1,0 +1,44 @@
+/**
+ * Who may use the embedded registry.
+ */
+import type * as Headers from "effect/http/Headers"
+import * as Redacted from "effect/Redacted"
+import { apiKeyHeader } from "../../internal/pulseRoutes.ts"
+
+const encoder = /*#__PURE__*/ new TextEncoder()
+
+/** Takes as long for a wrong text as for the right one: the time depends on the length of `given` only. */
+const sameAs = (expected: string): (given: string) => boolean => {
+  const key = encoder.encode(expected)
+  return (given) => {
+    const bytes = encoder.encode(given)
+    let difference = bytes.length ^ key.length
+    for (let i = 0; i < bytes.length; i++) {
+      difference |= (bytes[i] ?? 0) ^ (key[i % key.length] ?? 0)
+    }
+    return difference === 0
+  }
+}
+
+export interface Options {
+  readonly apiKey?: Redacted.Redacted | undefined
+  readonly trustSameOrigin?: boolean | undefined
+  readonly allowedOrigins?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * With a key: who shows it, and pages of the registry's own origin. Without one: everybody except pages of other origins,
+ * which would otherwise reach a registry on the loopback interface through any browser that runs beside it.
+ */
+export const make = (options: Options | undefined): (headers: Headers.Headers) => boolean => {
+  const key = options?.apiKey === undefined ? "" : Redacted.value(options.apiKey)
+  const trustSameOrigin = options?.trustSameOrigin ?? true
+  const origins = new Set(options?.allowedOrigins)
+  const isKey = sameAs(key)
+  return (headers) => {
+    const site = headers["sec-fetch-site"]
+    if (trustSameOrigin && site === "same-origin") return true
+    if (key !== "") return isKey(headers[apiKeyHeader] ?? "")
+    return site === undefined || site === "none" || site === "same-origin" || origins.has(headers["origin"] ?? "")
+  }
+}
