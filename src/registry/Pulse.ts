@@ -101,7 +101,7 @@ export const make: (
             (key) => fingerprint(salt, key === undefined ? "" : Redacted.value(key))
           ),
         changes: options.apiKey === undefined || Redacted.isRedacted(options.apiKey)
-          ? Stream.never
+          ? undefined
           : SubscriptionRef.changes(options.apiKey).pipe(Stream.changes, Stream.drop(1), Stream.map(() => undefined))
       },
       register: Effect.fnUntraced(function*(input) {
