@@ -773,9 +773,9 @@ describe("waits, retry and toSchedule are one sequence", () => {
   it.effect("the schedule honours hints, and ends with the last failure", () =>
     Effect.gen(function*() {
       const schedule = Backoff.toSchedule(Backoff.make({ jitter: "none", attempts: 3 }))
-      const fiber = yield* Effect.forkChild(Effect.flip(Effect.retry(Effect.fail(transient("20 seconds")), schedule)))
-      yield* TestClock.adjust("40 seconds")
-      assert.strictEqual((yield* Fiber.join(fiber))._tag, "Transient")
+      const { ended, times } = yield* observe(Effect.retry(schedule), 0, "1 minute", "20 seconds")
+      assert.deepStrictEqual(times, [0, 20_000, 40_000])
+      assert.deepStrictEqual(ended, Exit.succeed(Exit.fail(transient("20 seconds"))))
     }))
 
   it("waits stops at its limit", () => {
