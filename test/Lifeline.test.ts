@@ -22,7 +22,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { TestClock } from "effect/testing"
 import * as Scripted from "./support/scripted.ts"
 
-const instance = { name: "haul", type: "download-client", apiUrl: "http://haul:8484" }
+const instance = Scripted.haul
 
 /** The reference's exact numbers, so that times can be written down. */
 const exact = { registering: Backoff.pulseRegistration, failing: Backoff.pulseHeartbeat } as const

@@ -45,6 +45,9 @@ export interface Scripted {
   readonly mostInFlight: () => number
 }
 
+/** A description that is right. */
+export const haul = { name: "haul", type: "download-client", apiUrl: "http://haul:8484" }
+
 const at = (operation: string): Errors.Attempted => ({ operation, target: `POST http://registry.test/${operation}` })
 
 export const unavailable = (operation: string, retryAfter?: Duration.Input): Errors.Transient =>
