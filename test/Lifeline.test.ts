@@ -19,7 +19,7 @@ import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { TestClock } from "effect/testing"
+import * as TestClock from "effect/testing/TestClock"
 import * as Scripted from "./support/scripted.ts"
 
 const instance = Scripted.haul
