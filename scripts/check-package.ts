@@ -4,7 +4,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
-import { filesBelow, isNodeModule, makeReport, publicModules, root, run, runBin } from "./internal.ts"
+import { filesBelow, hiddenModules, isNodeModule, makeReport, publicModules, root, run, runBin } from "./internal.ts"
 import type { Outcome } from "./internal.ts"
 
 const name = "effect-lifeline"
@@ -122,7 +122,6 @@ try {
     }
   }
 
-  const hidden = filesBelow(`${root}/src`).filter((path) => path.includes("internal/")).map((path) => path.slice(0, -3))
   write(
     join(consumer, "load.mjs"),
     [
@@ -130,15 +129,15 @@ try {
       `  const loaded = await import(module === "" ? "${name}" : "${name}/" + module)`,
       `  if (Object.keys(loaded).length === 0) console.log(module + " exports no value (types only)")`,
       "}",
-      `for (const module of ${JSON.stringify(hidden)}) {`,
+      `for (const module of ${JSON.stringify(hiddenModules)}) {`,
       `  const found = await import("${name}/" + module).then(() => true, () => false)`,
-      `  if (found) throw new Error("${name}/" + module + " can be imported, though it is internal")`,
+      `  if (found) throw new Error("${name}/" + module + " can be imported, though it is hidden")`,
       "}",
       ""
     ].join("\n")
   )
   report.check(
-    `load ${publicModules.length + 1} modules, refuse ${hidden.length} internal ones`,
+    `load ${publicModules.length + 1} modules, refuse ${hiddenModules.length} hidden ones`,
     run(process.execPath, ["load.mjs"], { cwd: consumer })
   )
 } finally {

@@ -15,13 +15,19 @@ export const filesBelow = (directory: string): ReadonlyArray<string> =>
       .toSorted()
     : []
 
-/** The public modules as a user imports them, without the package's name: `Backoff`, `registry/Pulse`; not the index. */
-export const publicModules: ReadonlyArray<string> = filesBelow(`${root}/src`)
-  .filter((path) => path.endsWith(".ts") && !path.split("/").includes("internal"))
-  .map((path) => path.slice(0, -3))
-  .filter((module) => module !== "index")
+const modules = filesBelow(`${root}/src`).filter((path) => path.endsWith(".ts")).map((path) => path.slice(0, -3))
 
-/** The names of all modules under `src/node`, which alone may need Node's types. */
+/** What cannot be imported: `internal` folders, and programs (`node/registryMain`), which run when they are loaded. */
+export const hiddenModules: ReadonlyArray<string> = modules.filter((module) =>
+  module.split("/").includes("internal") || module.endsWith("Main")
+)
+
+/** The public modules as a user imports them, without the package's name: `Backoff`, `registry/Pulse`; not the index. */
+export const publicModules: ReadonlyArray<string> = modules.filter((module) =>
+  module !== "index" && !hiddenModules.includes(module)
+)
+
+/** Whether a module is one of those under `src/node` and `src/cli`, which alone may need Node's types. */
 export const isNodeModule = (module: string): boolean => module.startsWith("node/") || module.startsWith("cli/")
 
 const bins = new Map<string, string>()
