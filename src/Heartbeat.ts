@@ -14,12 +14,15 @@
  * ```
  *
  * Rules worth knowing:
- * - A lost lease is registered again at once. Lost a second time before a healthy period has passed, it waits by the
- *   backoff, so that a registry that accepts and forgets sees no hot loop.
+ * - A lost lease is registered again at once. Lost a second time before a healthy period has passed, or by the very beat
+ *   that follows the registration, it waits by the backoff, so that a registry that accepts and forgets sees no hot loop.
  * - After every registration comes one heartbeat at once, since some registries list a service as offline until then.
  * - Failures count as over when the lease was confirmed: by a beat right after registering, else by a beat and a
  *   verification. The backoff starts over only after a healthy period.
  * - After the timer fired much too late (sleep, frozen tab), the first action is to verify, with jitter.
+ * - What is asked for from outside makes what is due come sooner. It skips no verification and puts nothing off.
+ * - At most two requests follow each other at once, and two more where a healthy lease turns out to be lost.
+ * - A clock that was set back makes no wait longer than it was.
  *
  * **Example** (Two steps by hand)
  *
@@ -64,7 +67,7 @@ export type Action = "Register" | "Heartbeat" | "Verify" | "Idle" | "Stop"
  * - `Lost`: `LeaseLost`; `taken` when another instance holds our identity.
  * - `Rejected`: a definitive no; `auth` when a new credential may help.
  * - `Woken`: the timer fired much later than it was set.
- * - `CredentialChanged`.
+ * - `CredentialChanged`: one that changes while a request is in flight is told after the outcome of that request.
  * - `Asked`: the program wants an action within so many milliseconds.
  * - `Stop`: the scope closes, or the program deregisters.
  *
@@ -111,9 +114,11 @@ export interface State {
   /** What is due next, and when (`Infinity` for `Idle` and `Stop`). */
   readonly next: Action
   readonly dueAt: number
+  /** When that was decided: a clock that was set back since then does not make the wait longer than it was. */
+  readonly setAt: number
   /** Failures since the lease was last confirmed. */
   readonly failures: number
-  /** Acknowledged beats since the last verification or registration. */
+  /** Acknowledged beats since the last verification or registration. A failure counts as so many that one is due. */
   readonly beats: number
   /** When the last acknowledged beat was sent; `undefined` when there was none since registering. */
   readonly confirmedAt: number | undefined
@@ -248,6 +253,7 @@ export const initial: State = {
   exhausted: false,
   next: "Register",
   dueAt: 0,
+  setAt: 0,
   failures: 0,
   beats: 0,
   confirmedAt: undefined,
@@ -265,15 +271,18 @@ const wakeSpread = 5000
 const credentialSpread = 1000
 
 const due = (state: State, next: Action, delay: number, now: number): Step => ({
-  state: { ...state, next, dueAt: now + delay },
+  state: { ...state, next, dueAt: now + delay, setAt: now },
   action: next,
   delay
 })
 
-const later = (state: State, now: number): Step => due(state, state.next, Math.max(0, state.dueAt - now), now)
+const remaining = (state: State, now: number): number =>
+  Math.max(0, Math.min(state.dueAt - now, state.dueAt - state.setAt))
 
-const idle = (state: State, mode: Mode): Step =>
-  due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, 0)
+const later = (state: State, now: number): Step => due(state, state.next, remaining(state, now), now)
+
+const idle = (state: State, mode: Mode, now: number): Step =>
+  due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, now)
 
 /** The beats keep their phase: a late answer shortens the wait, a beat that was missed meanwhile is skipped. */
 const nextBeat = (policy: Policy, state: State, now: number): Step => {
@@ -281,54 +290,78 @@ const nextBeat = (policy: Policy, state: State, now: number): Step => {
   return due(state, "Heartbeat", elapsed < 0 ? policy.interval : policy.interval - elapsed % policy.interval, now)
 }
 
+/** Whether the last acknowledged beat is less than an interval old. */
+const isFresh = (policy: Policy, state: State, now: number): boolean =>
+  state.confirmedAt !== undefined && now >= state.confirmedAt && now - state.confirmedAt < policy.interval
+
 const back = (state: State): Action => state.registered ? "Heartbeat" : "Register"
 
+const unhealthy = (policy: Policy, state: State): State => ({
+  ...state,
+  failures: state.failures + 1,
+  beats: policy.verifyEvery,
+  healthySince: undefined
+})
+
 const fail = (policy: Policy, state: State, at: At, next: (state: State) => Action, hint?: number): Step => {
-  const failures = state.failures + 1
-  const failed: State = { ...state, failures, healthySince: undefined }
+  const failed = unhealthy(policy, state)
   const backoff = state.everRegistered ? policy.failing : policy.registering
   const failure = { now: at.now, random: at.random, hint }
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
   if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at.now)
   const exhausted: State = { ...failed, exhausted: true }
-  if (!policy.keepTrying) return idle(exhausted, "GivenUp")
+  if (!policy.keepTrying) return idle(exhausted, "GivenUp", at.now)
   const unbounded = Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
   return due({ ...exhausted, backoff: unbounded }, next(failed), unbounded.wait, at.now)
 }
 
 const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
   const first = state.confirmedAt === undefined
-  const healthySince = state.healthySince ?? at.now
+  const healthySince = Math.min(state.healthySince ?? at.now, at.now)
   const backoff = Backoff.recovered(policy.failing, state.backoff, healthySince, at.now)
   const confirmed: State = {
     ...state,
     confirmedAt: sentAt,
     healthySince,
     backoff,
-    losses: backoff.failures === 0 ? 0 : state.losses,
+    losses: at.now - healthySince >= Math.max(policy.interval, policy.failing.resetAfter) ? 0 : state.losses,
     beats: state.beats + 1
   }
-  if (first) return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at.now)
-  if (policy.verifyEvery > 0 && (state.failures > 0 || confirmed.beats >= policy.verifyEvery)) {
+  // Lost leases are found at a phase of their own already: a further draw would only make the next loss come sooner.
+  if (first && state.losses === 0) {
+    return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at.now)
+  }
+  if (!first && policy.verifyEvery > 0 && confirmed.beats >= policy.verifyEvery) {
     return due(confirmed, "Verify", 0, at.now)
   }
   return nextBeat(policy, { ...confirmed, failures: 0 }, at.now)
 }
 
 const lost = (policy: Policy, state: State, taken: boolean, at: At): Step => {
-  const without: State = { ...state, registered: false, confirmedAt: undefined, beats: 0, losses: state.losses + 1 }
-  if (taken && policy.onTaken === "yield") return idle(without, "Stopped")
-  const waited = fail(policy, without, at, () => "Register")
-  return taken || state.losses > 0 ? waited : due(waited.state, "Register", 0, at.now)
+  const without: State = { ...state, registered: false, confirmedAt: undefined, losses: state.losses + 1 }
+  if (taken && policy.onTaken === "yield") return idle(without, "Stopped", at.now)
+  const forgotAtOnce = state.confirmedAt === undefined && state.dueAt === state.setAt
+  return taken || state.losses > 0 || forgotAtOnce
+    ? fail(policy, without, at, () => "Register")
+    : due(unhealthy(policy, without), "Register", 0, at.now)
 }
+
+/** Sooner than it was due, never later. */
+const sooner = (state: State, next: Action, delay: number, now: number): Step =>
+  due(state, next, state.next === next ? Math.min(delay, remaining(state, now)) : delay, now)
 
 const asked = (state: State, action: "Register" | "Heartbeat", within: number, at: At): Step => {
   if (state.mode === "Unauthorized") return later(state, at.now)
-  const next = action === "Register" ? action : back(state)
-  const delay = at.random * within
-  return state.mode === "Running" && state.next === next && state.dueAt <= at.now + delay
-    ? later(state, at.now)
-    : due({ ...state, mode: "Running" }, next, delay, at.now)
+  // Whoever asks for a beat gets what is due: the verification or the registration that comes first is not skipped.
+  const next = action === "Register" ? action : state.mode === "Running" ? state.next : back(state)
+  return sooner({ ...state, mode: "Running" }, next, at.random * within, at.now)
+}
+
+/** What was due in the past gets its jitter; what is still to come is not put off by being woken again. */
+const woken = (state: State, at: At): Step => {
+  const next = state.registered ? "Verify" : "Register"
+  const delay = at.random * wakeSpread
+  return state.dueAt > at.now ? sooner(state, next, delay, at.now) : due(state, next, delay, at.now)
 }
 
 /**
@@ -338,7 +371,7 @@ const asked = (state: State, action: "Register" | "Heartbeat", within: number, a
  * @since 0.1.0
  */
 export const step = (policy: Policy, state: State, event: Event, at: At): Step => {
-  if (state.mode === "Stopped") return idle(state, "Stopped")
+  if (state.mode === "Stopped") return idle(state, "Stopped", at.now)
   switch (event._tag) {
     case "Start":
       return due(initial, "Register", 0, at.now)
@@ -356,10 +389,10 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Beaten":
       return beaten(policy, state, event.sentAt, at)
     case "Verified": {
-      const verified: State = { ...state, beats: 0, failures: 0 }
-      return state.confirmedAt === undefined || at.now - state.confirmedAt >= policy.interval
-        ? due(verified, "Heartbeat", 0, at.now)
-        : nextBeat(policy, verified, at.now)
+      const verified: State = { ...state, beats: 0 }
+      return isFresh(policy, state, at.now)
+        ? nextBeat(policy, { ...verified, failures: 0 }, at.now)
+        : due(verified, "Heartbeat", 0, at.now)
     }
     case "Failed":
       return fail(
@@ -373,11 +406,9 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Lost":
       return lost(policy, state, event.taken, at)
     case "Rejected":
-      return idle({ ...state, healthySince: undefined }, event.auth ? "Unauthorized" : "Refused")
+      return idle(unhealthy(policy, state), event.auth ? "Unauthorized" : "Refused", at.now)
     case "Woken":
-      return state.mode === "Running"
-        ? due(state, state.registered ? "Verify" : "Register", at.random * wakeSpread, at.now)
-        : later(state, at.now)
+      return state.mode === "Running" ? woken(state, at) : later(state, at.now)
     case "CredentialChanged":
       return state.mode === "Unauthorized"
         ? due(
@@ -390,7 +421,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Asked":
       return asked(state, event.action, event.within, at)
     case "Stop":
-      return idle(state, "Stopped")
+      return idle(state, "Stopped", at.now)
   }
 }
 
@@ -415,22 +446,22 @@ export const expiresAt = (policy: Policy, state: State): number =>
 
 /**
  * Whether the program may believe that the registry has it online: registered, confirmed by a beat, nothing failing,
- * and not expired.
+ * and not expired. A clock that was set back by more than the lease lasts counts as expired: nobody knows.
  *
  * @category predicates
  * @since 0.1.0
  */
 export const isOnline = (policy: Policy, state: State, now: number): boolean =>
-  state.mode === "Running" && state.registered && state.failures === 0 &&
-  now < expiresAt(policy, state)
+  state.mode === "Running" && state.registered && state.failures === 0 && state.confirmedAt !== undefined &&
+  Math.abs(now - state.confirmedAt) < (policy.expiresAfter ?? Infinity)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // As a Schedule
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * The machine as a `Schedule`: its input is what happened, its output the action to take after the delay. It ends on
- * `Stop`, and waits for ever on `Idle`.
+ * The machine as a `Schedule`: its input is what happened, its output the action to take after the delay, which the
+ * effect that is repeated reads from {@link currentAction}. It ends on `Stop`, and waits for ever on `Idle`.
  *
  * **Example** (A loop of one's own)
  *
@@ -438,14 +469,19 @@ export const isOnline = (policy: Policy, state: State, now: number): boolean =>
  * import * as Effect from "effect/Effect"
  * import * as Heartbeat from "effect-lifeline/Heartbeat"
  *
- * declare const beat: Effect.Effect<Heartbeat.Event>
+ * declare const carryOut: (action: Heartbeat.Action) => Effect.Effect<Heartbeat.Event>
  *
- * export const loop = Effect.repeat(beat, Heartbeat.toSchedule(Heartbeat.make()))
+ * export const loop = Heartbeat.currentAction.pipe(
+ *   Effect.flatMap(carryOut),
+ *   Effect.repeat(Heartbeat.toSchedule(Heartbeat.make()))
+ * )
  * ```
  *
  * @category combinators
  * @since 0.1.0
  */
+const actions: ReadonlyArray<Action> = ["Register", "Heartbeat", "Verify", "Idle", "Stop"]
+
 export const toSchedule = (policy: Policy): Schedule.Schedule<Action, Event> =>
   Schedule.fromStep(Effect.sync(() => {
     let state = initial
@@ -458,3 +494,14 @@ export const toSchedule = (policy: Policy): Schedule.Schedule<Action, Event> =>
           : Effect.succeed<[Action, Duration.Duration]>([next.action, Duration.millis(next.delay)])
       })
   }))
+
+/**
+ * What to do now, inside an effect that is repeated with {@link toSchedule}: `Register` the first time.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const currentAction: Effect.Effect<Action> = Effect.map(
+  Schedule.CurrentMetadata,
+  ({ output }) => actions.find((action) => action === output) ?? "Register"
+)
