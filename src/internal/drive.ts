@@ -80,7 +80,10 @@ const success = (call: Call, sentAt: number): Heartbeat.Event => {
   }
 }
 
-/** A defect of an adapter is not allowed to end a heartbeat: it counts as a failure for now, with the defect as cause. */
+/**
+ * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
+ * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
+ */
 const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
   new Transient({
     operation: call.toLowerCase(),
@@ -101,13 +104,12 @@ export const perform = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Outcome> {
   const sentAt = yield* Clock.currentTimeMillis
   const exit = yield* Effect.exit(
-    request(registry, call, lease, instance).pipe(
+    Effect.suspend(() => request(registry, call, lease, instance)).pipe(
       Effect.withSpan(Telemetry.spans[call], { kind: "client", attributes: { adapter: registry.capabilities.adapter } })
     )
   )
   yield* Telemetry.count(registry.capabilities.adapter, call, exit)
   if (Exit.isSuccess(exit)) return { event: success(call, sentAt), lease: exit.value, error: undefined }
-  if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
   const found = Cause.findError(exit.cause)
   const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
   return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
