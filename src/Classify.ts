@@ -37,7 +37,6 @@
  */
 import * as Duration from "effect/Duration"
 import type * as HttpClientError from "effect/http/HttpClientError"
-import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { Problem } from "./internal/problem.ts"
@@ -71,20 +70,6 @@ export interface Evidence extends LifelineError.Attempted {
 /** "answered 413", "answered 413: too large", "too large". */
 const answered = ({ detail, status }: Evidence): string | undefined =>
   status === undefined ? detail : `answered ${status}${detail === undefined ? "" : `: ${detail}`}`
-
-const base = ({ cause, operation, target }: Evidence) =>
-  cause === undefined ? { operation, target } : { operation, target, cause }
-
-const transient = (e: Evidence, reason: LifelineError.TransientReason) =>
-  new LifelineError.Transient({ ...base(e), reason })
-
-const leaseLost = (e: Evidence, reason: LifelineError.LeaseLostReason) =>
-  new LifelineError.LeaseLost({ ...base(e), reason })
-
-const authFailed = (e: Evidence, reason: LifelineError.AuthFailedReason) =>
-  new LifelineError.AuthFailed({ ...base(e), reason })
-
-const refused = (e: Evidence, reason: LifelineError.RefusedReason) => new LifelineError.Refused({ ...base(e), reason })
 
 /**
  * The error that each verdict leads to: what may be done about it.
@@ -138,36 +123,53 @@ export type Table = { readonly [key: string]: Verdict }
  */
 export type ErrorsOf<T extends Table> = Errors[T[keyof T]] | LifelineError.Refused
 
-/** The errors, by the name of their reason. */
-const errors: { readonly [V in Verdict]: (evidence: Evidence) => Errors[V] } = {
-  Unreachable: (e) => transient(e, new LifelineError.Unreachable({ detail: e.detail })),
-  TimedOut: (e) => transient(e, new LifelineError.TimedOut({ after: e.after ?? Duration.zero })),
-  Throttled: (e) => transient(e, new LifelineError.Throttled({ retryAfter: e.retryAfter })),
-  Unavailable: (e: Evidence) =>
-    transient(
-      e,
-      new LifelineError.Unavailable({ status: e.status ?? 0, retryAfter: e.retryAfter, detail: e.detail })
-    ),
-  UnknownLease: (e) => leaseLost(e, new LifelineError.UnknownLease()),
-  LeaseExpired: (e) => leaseLost(e, new LifelineError.LeaseExpired()),
-  LeaseTaken: (e) => leaseLost(e, new LifelineError.LeaseTaken({ by: e.by })),
-  Unauthorized: (e) => authFailed(e, new LifelineError.Unauthorized({ detail: e.detail })),
-  Forbidden: (e) => authFailed(e, new LifelineError.Forbidden({ detail: e.detail })),
-  ProofRejected: (e) => authFailed(e, new LifelineError.ProofRejected({ detail: e.detail })),
-  CredentialExpired: (e) => authFailed(e, new LifelineError.CredentialExpired()),
-  CredentialMissing: (e) => authFailed(e, new LifelineError.CredentialMissing()),
+// The reasons by their tag, one group for each error.
+
+const transient = {
+  Unreachable: ({ detail }: Evidence) => new LifelineError.Unreachable({ detail }),
+  TimedOut: ({ after = Duration.zero }: Evidence) => new LifelineError.TimedOut({ after }),
+  Throttled: ({ retryAfter }: Evidence) => new LifelineError.Throttled({ retryAfter }),
+  Unavailable: ({ detail, retryAfter, status = 0 }: Evidence) =>
+    new LifelineError.Unavailable({ status, retryAfter, detail })
+}
+
+const leaseLost = {
+  UnknownLease: () => new LifelineError.UnknownLease(),
+  LeaseExpired: () => new LifelineError.LeaseExpired(),
+  LeaseTaken: ({ by }: Evidence) => new LifelineError.LeaseTaken({ by })
+}
+
+const authFailed = {
+  Unauthorized: ({ detail }: Evidence) => new LifelineError.Unauthorized({ detail }),
+  Forbidden: ({ detail }: Evidence) => new LifelineError.Forbidden({ detail }),
+  ProofRejected: ({ detail }: Evidence) => new LifelineError.ProofRejected({ detail }),
+  CredentialExpired: () => new LifelineError.CredentialExpired(),
+  CredentialMissing: () => new LifelineError.CredentialMissing()
+}
+
+const refused = {
   InvalidRequest: (e: Evidence) =>
-    refused(
-      e,
-      new LifelineError.InvalidRequest({
-        issues: e.issues?.length ? e.issues : [{ path: "", message: answered(e) ?? "refused" }]
-      })
-    ),
-  NotFound: (e) => refused(e, new LifelineError.NotFound({ detail: e.detail })),
-  Conflict: (e) => refused(e, new LifelineError.Conflict({ detail: answered(e) })),
-  Unsupported: (e) => refused(e, new LifelineError.Unsupported({ detail: answered(e) })),
-  MalformedResponse: (e: Evidence) =>
-    refused(e, new LifelineError.MalformedResponse({ detail: answered(e) ?? "no answer" }))
+    new LifelineError.InvalidRequest({
+      issues: e.issues?.length ? e.issues : [{ path: "", message: answered(e) ?? "refused" }]
+    }),
+  NotFound: ({ detail }: Evidence) => new LifelineError.NotFound({ detail }),
+  Conflict: (e: Evidence) => new LifelineError.Conflict({ detail: answered(e) }),
+  Unsupported: (e: Evidence) => new LifelineError.Unsupported({ detail: answered(e) }),
+  MalformedResponse: (e: Evidence) => new LifelineError.MalformedResponse({ detail: answered(e) ?? "no answer" })
+}
+
+const has = <G extends object>(group: G, verdict: PropertyKey): verdict is keyof G => verdict in group
+
+const build = (verdict: Verdict, evidence: Evidence): Errors[Verdict] => {
+  const { cause, operation, target } = evidence
+  const at = cause === undefined ? { operation, target } : { operation, target, cause }
+  return has(transient, verdict)
+    ? new LifelineError.Transient({ ...at, reason: transient[verdict](evidence) })
+    : has(leaseLost, verdict)
+    ? new LifelineError.LeaseLost({ ...at, reason: leaseLost[verdict](evidence) })
+    : has(authFailed, verdict)
+    ? new LifelineError.AuthFailed({ ...at, reason: authFailed[verdict](evidence) })
+    : new LifelineError.Refused({ ...at, reason: refused[verdict](evidence) })
 }
 
 /**
@@ -219,7 +221,7 @@ export interface At extends LifelineError.Attempted {
   /** Milliseconds since 1970, for a `Retry-After` that is a date. */
   readonly now: number
   /** What was sent and must not come back in an error, should the server repeat it. */
-  readonly secrets?: ReadonlyArray<Redacted.Redacted> | undefined
+  readonly secrets?: ReadonlyArray<Redacted.Redacted | undefined> | undefined
 }
 
 /**
@@ -241,7 +243,8 @@ export interface Response {
  * @category constructors
  * @since 0.1.0
  */
-export const make = <V extends Verdict>(verdict: V, evidence: Evidence): Errors[V] => errors[verdict](evidence)
+export const make = <V extends Verdict>(verdict: V, evidence: Evidence): Errors[V] =>
+  build(verdict, evidence) as Errors[V]
 
 /**
  * An answer that is not a success, as an error. A 2xx handed in here is one that is not what was asked for.
@@ -258,7 +261,7 @@ export const fromResponse = <const T extends Table>(
   const problem = readProblem(response.body)
   const clean = (text: string): string => cleanText(text, at.secrets)
   const said = problem?.detail ?? problem?.title
-  return make(verdictOf(table, status), {
+  return build(verdictOf(table, status), {
     operation: at.operation,
     target: at.target,
     status: status === 0 ? undefined : status,
@@ -287,7 +290,7 @@ export const fromClientError = <const T extends Table>(
 ): ErrorsOf<T> => {
   const reason = error.reason
   if (reason._tag === "StatusCodeError") return fromResponse(table, reason.response, at)
-  return make(table[reason._tag] ?? "MalformedResponse", {
+  return build(table[reason._tag] ?? "MalformedResponse", {
     operation: at.operation,
     target: at.target,
     detail: codeOf(reason.cause),
@@ -320,15 +323,19 @@ export const retryAfter = (value: string | undefined, now: number): Duration.Dur
  * @since 0.1.0
  */
 export const codeOf = (cause: unknown): string | undefined => {
-  for (let depth = 0; depth < 8 && Predicate.isObject(cause); depth++) {
-    if (Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code)) return cause.code
-    cause = Predicate.hasProperty(cause, "errors") && Array.isArray(cause.errors)
-      ? cause.errors[0]
-      : Predicate.hasProperty(cause, "cause")
-      ? cause.cause
-      : undefined
+  let link = cause as Link | null | undefined
+  for (let depth = 0; depth < 8 && typeof link === "object" && link !== null; depth++) {
+    if (typeof link.code === "string") return link.code
+    link = link.errors?.[0] ?? link.cause
   }
   return undefined
+}
+
+/** What platforms' errors have in common; each field may be anything. */
+interface Link {
+  readonly code?: unknown
+  readonly cause?: Link | null | undefined
+  readonly errors?: ReadonlyArray<Link> | undefined
 }
 
 /**
@@ -355,9 +362,12 @@ const redirect = (location = ""): string => {
 const longest = 300
 
 /** What a server said, fit for a message: without our secrets and control characters, and not too long. */
-const cleanText = (text: string, secrets: ReadonlyArray<Redacted.Redacted> = []): string => {
-  const clean = secrets.map((secret) => Redacted.value(secret)).filter((secret) => secret !== "")
-    .reduce((sofar, secret) => sofar.replaceAll(secret, "<redacted>"), text)
-    .replace(/[\p{Cc}\s]+/gu, " ").trim()
+const cleanText = (text: string, secrets: At["secrets"] = []): string => {
+  let clean = text
+  for (const secret of secrets) {
+    const value = secret === undefined ? "" : Redacted.value(secret).trim()
+    if (value !== "") clean = clean.replaceAll(value, "<redacted>")
+  }
+  clean = clean.replace(/[\p{Cc}\s]+/gu, " ")
   return clean.length > longest ? `${clean.slice(0, longest)}...` : clean
 }

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Hex from "effect/encoding/Hex"
 import * as Hash from "effect/Hash"
 
-export const fingerprint = (salt: string, secret: string): Effect.Effect<string> =>
+export const fingerprint = (salt: string, secret: string | undefined): Effect.Effect<string> =>
   Effect.flatMap(WebCrypto, (crypto) => {
     // As JSON, so that no two pairs of salt and secret are the same text.
     const text = JSON.stringify([salt, secret])

@@ -27,19 +27,15 @@ import { issuesOf } from "./issues.ts"
 /** The most that is read of one answer, in bytes: some ten thousand services. */
 export const maxBodySize = 4 * 1024 * 1024
 
-export interface Answer {
-  readonly status: number
-  readonly headers: Classify.Response["headers"]
-  readonly body: string
-}
-
-export interface Options<T extends Classify.Table> extends Attempted {
+export interface Options<T extends Classify.Table> {
+  readonly at: Attempted
   readonly table: T
   readonly timeout: Duration.Duration
   /** `false`: a success needs no body, so what is wrong with one does not matter. */
   readonly body: boolean
   readonly tracePropagation: boolean
-  readonly secrets: ReadonlyArray<Redacted.Redacted>
+  /** What was sent and must not come back in an error. */
+  readonly secrets: ReadonlyArray<Redacted.Redacted | undefined>
 }
 
 const isOk = (status: number): boolean => status >= 200 && status < 300
@@ -61,47 +57,39 @@ export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient =
   withoutRedirects
 )
 
-/** Sends a request with a {@link prepare}d client. */
+/** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(
   client: HttpClient.HttpClient,
   request: HttpClientRequest.HttpClientRequest,
-  options: Options<T>
-): Effect.Effect<Answer, Classify.ErrorsOf<T> | Transient> =>
+  { at, body, secrets, table, timeout, tracePropagation }: Options<T>
+): Effect.Effect<string, Classify.ErrorsOf<T> | Transient> =>
   Effect.suspend(() => {
     let response: HttpClientResponse.HttpClientResponse | undefined
+    const failWith = <E>(error: (at: Classify.At) => E): Effect.Effect<never, E> =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fail(error({ ...at, now, secrets })))
     // Where the status alone decides, nothing that happens to the body after it is a failure.
-    const orDecided = <E>(failure: Effect.Effect<string, E>): Effect.Effect<string, E> =>
-      response !== undefined && !(options.body && isOk(response.status)) ? Effect.succeed("") : failure
+    const unlessDecided = <E>(error: (at: Classify.At) => E): Effect.Effect<string, E> =>
+      response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : failWith(error)
     return Effect.flatMap(client.execute(request), (received) => {
       response = received
-      return isBodiless(received.status) ? Effect.succeed("") : readBody(received, options)
+      return isBodiless(received.status) ? Effect.succeed("") : readBody(received, at)
     }).pipe(
       Effect.catch((error) =>
-        orDecided(
-          failAt(options, (at) => error._tag === "Refused" ? error : Classify.fromClientError(options.table, error, at))
-        )
+        unlessDecided((at) => error._tag === "Refused" ? error : Classify.fromClientError(table, error, at))
       ),
       Effect.timeoutOrElse({
-        duration: options.timeout,
-        orElse: () =>
-          orDecided(
-            Effect.suspend(() => Effect.fail(Classify.make("TimedOut", { ...options, after: options.timeout })))
-          )
+        duration: timeout,
+        orElse: () => unlessDecided((at) => Classify.make("TimedOut", { ...at, after: timeout }))
       }),
-      Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation),
+      Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
-        const answer: Answer = { status: response?.status ?? 0, headers: response?.headers ?? {}, body }
-        return isOk(answer.status) && !Classify.isHtml(answer.headers)
-          ? Effect.succeed(answer)
-          : failAt(options, (at) => Classify.fromResponse(options.table, answer, at))
+        const { headers, status } = response ?? { status: 0, headers: {} }
+        return isOk(status) && !Classify.isHtml(headers)
+          ? Effect.succeed(body)
+          : failWith((at) => Classify.fromResponse(table, { status, headers, body }, at))
       })
     )
   })
-
-const failAt = <E>(
-  options: Attempted & { readonly secrets: ReadonlyArray<Redacted.Redacted> },
-  error: (at: Classify.At) => E
-): Effect.Effect<never, E> => Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fail(error({ ...options, now })))
 
 const readBody = (
   response: HttpClientResponse.HttpClientResponse,
@@ -113,31 +101,31 @@ const readBody = (
   return Stream.runForEach(response.stream, (chunk) => {
     size += chunk.length
     text += decoder.decode(chunk, { stream: true })
-    return size > maxBodySize ? Effect.fail(malformed(at, "the body is larger than 4 MiB")) : Effect.void
+    return size > maxBodySize
+      ? Effect.fail(Classify.make("MalformedResponse", { ...at, detail: "a body of more than 4 MiB" }))
+      : Effect.void
   }).pipe(
     Effect.map(() => text + decoder.decode()),
     Effect.catchReason("HttpClientError", "EmptyBodyError", () => Effect.succeed(""))
   )
 }
 
-const malformed = (at: Attempted, detail: string): Refused =>
-  Classify.make("MalformedResponse", { operation: at.operation, target: at.target, detail })
-
-/** Reads the body of an answer. What is wrong with it is said by the path of the field, never by its value. */
+/** Reads a body. What is wrong with it is said by the path of the field, never by its value. */
 export const readJson = <S extends Schema.Decoder<unknown>>(
   schema: S
-): (answer: Answer, at: Attempted) => Effect.Effect<S["Type"], Refused> => {
+): (body: string, at: Attempted) => Effect.Effect<S["Type"], Refused> => {
   const decode = Schema.decodeUnknownEffect(schema)
-  return (answer, at) =>
+  return (body, at) =>
     Effect.try({
-      try: (): unknown => JSON.parse(answer.body),
-      catch: () =>
-        malformed(at, `answered ${answer.status} with ${answer.body === "" ? "no body" : "a body that is not JSON"}`)
+      try: (): unknown => JSON.parse(body),
+      catch: () => body === "" ? "no body" : "a body that is not JSON"
     }).pipe(
-      Effect.flatMap(decode),
-      Effect.catchTag("SchemaError", (error) => {
-        const issue = issuesOf(error, "body")[0]
-        return Effect.fail(malformed(at, `answered ${answer.status}; ${issue?.path}: ${issue?.message}`))
-      })
+      Effect.flatMap((json) =>
+        Effect.mapError(decode(json), (error) =>
+          issuesOf(error, "body").map((issue) => `${issue.path}: ${issue.message}`)[0])
+      ),
+      Effect.mapError((detail) =>
+        Classify.make("MalformedResponse", { ...at, detail })
+      )
     )
 }

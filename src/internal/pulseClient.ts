@@ -8,14 +8,16 @@ import * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Classify from "../Classify.ts"
-import type { AuthFailed, Refused, Transient } from "../LifelineError.ts"
-import type { Answer } from "./httpExchange.ts"
+import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
+import type { CredentialInfo } from "../Registry.ts"
+import { fingerprint } from "./fingerprint.ts"
 import { exchange, prepare } from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
-import { showText } from "./url.ts"
+import { showText, showUrl } from "./url.ts"
 
 export interface Options {
   readonly url?: string | undefined
@@ -24,94 +26,98 @@ export interface Options {
   readonly tracePropagation?: boolean | undefined
 }
 
-export interface Call<T extends Classify.Table> {
-  /** In the words of the port. */
-  readonly operation: string
-  readonly route: Route
-  readonly table: T
+export interface Call<A, E> {
   readonly id?: string | undefined
   readonly query?: { readonly [name: string]: string | undefined } | undefined
   /** Sent as JSON. */
   readonly payload?: unknown
-  /** `false`: a success needs no body. */
-  readonly body: boolean
-  /** Beside the API key. */
-  readonly secrets?: ReadonlyArray<Redacted.Redacted> | undefined
+  /** Sent with the request, beside the API key, and kept out of errors. */
+  readonly secret?: Redacted.Redacted | undefined
+  /** Reads the body of a success. Absent: a success needs no body. */
+  readonly read?: ((body: string, at: Attempted) => Effect.Effect<A, E>) | undefined
 }
 
-/** One call: the answer, and where it came from, for what is said of it. */
-export type Send = <const T extends Classify.Table>(
-  call: Call<T>
-) => Effect.Effect<Answer & { readonly target: string }, Classify.ErrorsOf<T> | Transient | AuthFailed>
+/** One call of a route; `operation` is in the words of the port. */
+export type Send = <const T extends Classify.Table, A = void, E = never>(
+  operation: string,
+  route: Route,
+  table: T,
+  call: Call<A, E>
+) => Effect.Effect<A, Classify.ErrorsOf<T> | Transient | AuthFailed | E>
 
 /** Whether a registry is configured at all. */
 export const isConfigured = (options: Options): boolean => options.url !== undefined && options.url.trim() !== ""
 
-/** The current key; a key that never changes is its own value. */
-export const currentKey = (options: Options): Effect.Effect<Redacted.Redacted | undefined> =>
-  options.apiKey === undefined || Redacted.isRedacted(options.apiKey)
-    ? Effect.succeed(options.apiKey)
-    : SubscriptionRef.get(options.apiKey)
+type ApiKey = NonNullable<Options["apiKey"]>
+
+const isFixed = (key: ApiKey): key is Redacted.Redacted => Redacted.isRedacted(key)
+
+const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | undefined> =>
+  key === undefined || isFixed(key) ? Effect.succeed(key) : SubscriptionRef.get(key)
+
+/** What drivers may know of the key. */
+export const credential = (key: Options["apiKey"]): CredentialInfo => ({
+  fingerprint: (salt) => Effect.flatMap(currentKey(key), (key) => fingerprint(salt, key && Redacted.value(key))),
+  changes: key === undefined || isFixed(key)
+    ? undefined
+    : SubscriptionRef.changes(key).pipe(Stream.changes, Stream.drop(1), Stream.map(() => undefined))
+})
 
 // What a header can carry: visible Latin-1, spaces within.
 const sendable = /^[\x20-\x7e\xa0-\xff]+$/
 
 const readUrl = (text: string): Effect.Effect<string, Refused> => {
-  const url = URL.parse(text.trim())
-  const wrong = url === null || (url.protocol !== "http:" && url.protocol !== "https:")
-    ? "must be an absolute http or https URL, e.g. http://pulse:9696"
-    : url.username !== "" || url.password !== ""
-    ? "must not hold a user name or a password; the API key is an option of its own"
-    : url.search !== "" || url.hash !== ""
-    ? "must not have a query or a fragment"
-    : undefined
-  return url === null || wrong !== undefined
-    ? Effect.suspend(() =>
+  const plain = showUrl(text)
+  return plain !== undefined && URL.parse(text)?.href === plain
+    ? Effect.succeed(plain.replace(/\/+$/, ""))
+    : Effect.suspend(() =>
       Effect.fail(Classify.make("InvalidRequest", {
         operation: "configure",
-        target: showText(text.trim()),
-        issues: [{ path: "options.url", message: wrong ?? "" }]
+        target: showText(text),
+        issues: [{
+          path: "options.url",
+          message: "must be an absolute http or https URL without user name, password, query and fragment, " +
+            "e.g. http://pulse:9696"
+        }]
       }))
     )
-    : Effect.succeed(`${url.origin}${url.pathname.replace(/\/+$/, "")}`)
 }
+
+// Without `read` the type of the result is `void`, and so is this.
+const nothing = (): Effect.Effect<never> => Effect.void as Effect.Effect<never>
 
 export const make = Effect.fnUntraced(function*(
   options: Options
 ): Effect.fn.Return<Send, Refused, HttpClient.HttpClient> {
   const client = prepare(yield* HttpClient.HttpClient)
-  const base = yield* readUrl(options.url ?? "")
+  const base = yield* readUrl(options.url?.trim() ?? "")
   const timeout = Duration.fromInputUnsafe(options.requestTimeout ?? "10 seconds")
-  return Effect.fnUntraced(function*(call) {
-    const url = `${base}${call.route.path.replace(":id", encodeURIComponent(call.id ?? ""))}`
-    const target = `${call.route.method} ${url}`
-    let request = HttpClientRequest.make(call.route.method)(url, {
+  return Effect.fnUntraced(function*(operation, route, table, call) {
+    const url = base + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
+    const at: Attempted = { operation, target: `${route.method} ${url}` }
+    let request = HttpClientRequest.make(route.method)(url, {
       acceptJson: true,
       urlParams: call.query,
-      body: call.payload === undefined ? undefined : HttpBody.text(JSON.stringify(call.payload), "application/json")
+      body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
     })
-    const key = yield* currentKey(options)
+    const key = yield* currentKey(options.apiKey)
     if (key !== undefined) {
       const value = Redacted.value(key).trim()
-      if (value === "") return yield* Classify.make("CredentialMissing", { operation: call.operation, target })
+      if (value === "") return yield* Classify.make("CredentialMissing", at)
       if (!sendable.test(value)) {
-        return yield* Classify.make("Unauthorized", {
-          operation: call.operation,
-          target,
-          detail: "it holds characters that a header cannot carry, so nothing was sent"
-        })
+        const detail = "it holds characters that a header cannot carry, so nothing was sent"
+        return yield* Classify.make("Unauthorized", { ...at, detail })
       }
       request = HttpClientRequest.setHeader(request, apiKeyHeader, value)
     }
-    const answer = yield* exchange(client, request, {
-      operation: call.operation,
-      target,
-      table: call.table,
+    const body = yield* exchange(client, request, {
+      at,
+      table,
       timeout,
-      body: call.body,
+      body: call.read !== undefined,
       tracePropagation: options.tracePropagation ?? false,
-      secrets: [...(key === undefined ? [] : [key]), ...(call.secrets ?? [])]
+      secrets: [key, call.secret]
     })
-    return { ...answer, target }
+    return yield* (call.read ?? nothing)(body, at)
   })
 })

@@ -49,6 +49,8 @@ export const Service = Schema.Struct({
 
 export type Service = typeof Service.Type
 
+export const Services = Schema.Array(Service)
+
 /** One event of `GET /ws` and `GET /events`. Unknown types pass through. */
 export const Event = Schema.Struct({
   type: Schema.String,

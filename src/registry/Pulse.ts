@@ -23,15 +23,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
-import * as Schema from "effect/Schema"
+import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
-import * as SubscriptionRef from "effect/SubscriptionRef"
+import type * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Classify from "../Classify.ts"
-import { fingerprint } from "../internal/fingerprint.ts"
 import { readJson } from "../internal/httpExchange.ts"
 import * as Client from "../internal/pulseClient.ts"
-import { routes } from "../internal/pulseRoutes.ts"
+import * as routes from "../internal/pulseRoutes.ts"
 import * as Wire from "../internal/pulseWire.ts"
 import { showUrl } from "../internal/url.ts"
 import type { Refused } from "../LifelineError.ts"
@@ -57,11 +55,14 @@ export interface Options {
   readonly tracePropagation?: boolean | undefined
 }
 
+/** Pulse's stale limit, in milliseconds. */
+const expiresAfter = 120_000
+
 const capabilities: Registry.Capabilities = {
   adapter: "pulse",
   enabled: true,
   heartbeatDetectsLoss: false,
-  expiresAfter: Duration.minutes(2),
+  expiresAfter: Duration.millis(expiresAfter),
   onClose: "leave",
   watch: "none",
   browser: "same-origin"
@@ -69,7 +70,7 @@ const capabilities: Registry.Capabilities = {
 
 const readService = readJson(Wire.Service)
 
-const readServices = readJson(Schema.Array(Wire.Service))
+const readServices = readJson(Wire.Services)
 
 /** The same address, whatever its spelling. */
 const isSameUrl = (a: string, b: string): boolean => a === b || (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
@@ -94,80 +95,50 @@ export const make: (
     const send = yield* Client.make(options)
     return Registry.Registry.of({
       capabilities,
-      credential: {
-        fingerprint: (salt) =>
-          Effect.flatMap(
-            Client.currentKey(options),
-            (key) => fingerprint(salt, key === undefined ? "" : Redacted.value(key))
-          ),
-        changes: options.apiKey === undefined || Redacted.isRedacted(options.apiKey)
-          ? undefined
-          : SubscriptionRef.changes(options.apiKey).pipe(Stream.changes, Stream.drop(1), Stream.map(() => undefined))
-      },
+      credential: Client.credential(options.apiKey),
       register: Effect.fnUntraced(function*(input) {
         const instance = yield* ServiceInstance.make(input)
-        const answer = yield* send({
-          operation: "register",
-          route: routes.register,
-          table: Classify.http,
+        const service = yield* send("register", routes.register, Classify.http, {
           payload: Wire.toRegister(instance),
-          body: true,
-          secrets: instance.apiKey === undefined ? [] : [instance.apiKey]
+          secret: instance.apiKey,
+          read: readService
         })
-        const service = yield* readService(answer, { operation: "register", target: answer.target })
         return {
           id: service.id,
           name: instance.name,
           type: instance.type,
           registeredAt: yield* Clock.currentTimeMillis,
-          expiresAfter: 120_000
+          expiresAfter
         }
       }),
-      heartbeat: (lease) =>
-        send({
-          operation: "heartbeat",
-          route: routes.heartbeat,
-          table: Classify.httpLease,
-          id: lease.id,
-          body: false
-        }).pipe(Effect.asVoid),
-      verify: Effect.fnUntraced(function*(lease, instance) {
-        const answer = yield* send({
-          operation: "verify",
-          route: routes.service,
-          table: Classify.httpLease,
-          id: lease.id,
-          body: true
-        })
-        const service = yield* readService(answer, { operation: "verify", target: answer.target })
-        if (isSameUrl(service.api_url, instance.apiUrl)) return
-        return yield* Classify.make("LeaseTaken", {
-          operation: "verify",
-          target: answer.target,
-          by: showUrl(service.api_url)
-        })
-      }),
-      deregister: (lease) =>
-        send({
-          operation: "deregister",
-          route: routes.deregister,
-          table: Classify.httpLease,
-          id: lease.id,
-          body: false
-        }).pipe(Effect.asVoid, Effect.catchTag("LeaseLost", () => Effect.void)),
-      discover: Effect.fnUntraced(function*(query) {
+      heartbeat: ({ id }) => send("heartbeat", routes.heartbeat, Classify.httpLease, { id }),
+      verify: ({ id }, instance) =>
+        send("verify", routes.service, Classify.httpLease, {
+          id,
+          read: (body, at) =>
+            Effect.flatMap(readService(body, at), ({ api_url }) =>
+              isSameUrl(api_url, instance.apiUrl)
+                ? Effect.void
+                : Effect.fail(Classify.make("LeaseTaken", { ...at, by: showUrl(api_url) })))
+        }),
+      deregister: ({ id }) =>
+        Effect.catchTag(
+          send("deregister", routes.deregister, Classify.httpLease, { id }),
+          "LeaseLost",
+          () => Effect.void
+        ),
+      discover: (query) => {
         const { capability, type } = query
-        const answer = yield* send({
-          operation: "discover",
-          route: capability === undefined && type === undefined ? routes.services : routes.discover,
-          table: Classify.http,
-          // Where both are given the server looks at the capability only: the rest is done here.
-          query: capability === undefined ? { type } : { capability },
-          body: true
-        })
-        const services = yield* readServices(answer, { operation: "discover", target: answer.target })
-        return services.map(Wire.toService).filter(matches(query))
-      }),
+        const isFiltered = capability !== undefined || type !== undefined
+        return Effect.map(
+          send("discover", isFiltered ? routes.discover : routes.services, Classify.http, {
+            // Where both are given the server looks at the capability only: the rest is done here.
+            query: capability === undefined ? { type } : { capability },
+            read: readServices
+          }),
+          (services) => services.map(Wire.toService).filter(matches(query))
+        )
+      },
       changes: Stream.fromEffect(Effect.suspend(() =>
         Effect.fail(Classify.make("Unsupported", {
           operation: "changes",
@@ -188,7 +159,7 @@ export const make: (
  * import * as Pulse from "effect-lifeline/registry/Pulse"
  * import * as FetchHttpClient from "effect/http/FetchHttpClient"
  * import * as Layer from "effect/Layer"
- * import * as Redacted from "effect/Redacted"
+ * import type * as Redacted from "effect/Redacted"
  *
  * export const registry = Pulse.layer({ url: "http://pulse:9696", apiKey: Redacted.make("...") }).pipe(
  *   Layer.provide(FetchHttpClient.layer)
