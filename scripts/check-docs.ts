@@ -3,7 +3,7 @@
 // public module. A block stands for itself: it has its own imports, from "effect-lifeline/X".
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, relative } from "node:path"
 import { filesBelow, makeReport, publicModules, root, runBin } from "./internal.ts"
 import type { Outcome } from "./internal.ts"
 
@@ -73,7 +73,8 @@ const typeCheck = (): Outcome => {
       const block = blocks[Number(index)]
       return block === undefined ? String(_) : `${block.file}:${block.line + Number(line) - 1}:${column}`
     })
-    return { ok: outcome.ok, output }
+    // What is wrong in the sources themselves is shown as seen from the root.
+    return { ok: outcome.ok, output: output.replaceAll(`${relative(directory, root)}/`, "") }
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
