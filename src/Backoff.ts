@@ -446,7 +446,11 @@ export const retry: {
         const now = yield* monotonicMillis
         const next = step(policy, state, { now, random: yield* Random.next, hint: hintOf(last) })
         if (next === undefined) {
-          return yield* new Exhausted({ attempts: state.failures + 1, elapsed: Duration.millis(now - started), last })
+          return yield* new Exhausted({
+            attempts: state.failures + 1,
+            elapsed: Duration.millis(Math.round(now - started)),
+            last
+          })
         }
         state = next
         return yield* Effect.sleep(next.wait)

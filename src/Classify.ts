@@ -63,7 +63,7 @@ export interface Evidence extends LifelineError.Attempted {
   readonly after?: Duration.Duration | undefined
   /** The address of whoever took the lease. */
   readonly by?: string | undefined
-  /** The platform's own error. */
+  /** The platform's own error. Kept only when it is an `Error`: loggers print all of anything else. */
   readonly cause?: unknown
 }
 
@@ -162,7 +162,7 @@ const has = <G extends object>(group: G, verdict: PropertyKey): verdict is keyof
 
 const build = (verdict: Verdict, evidence: Evidence): Errors[Verdict] => {
   const { cause, operation, target } = evidence
-  const at = cause === undefined ? { operation, target } : { operation, target, cause }
+  const at = cause instanceof Error ? { operation, target, cause } : { operation, target }
   return has(transient, verdict)
     ? new LifelineError.Transient({ ...at, reason: transient[verdict](evidence) })
     : has(leaseLost, verdict)

@@ -16,6 +16,10 @@
  * Each of the first four carries a `reason`, itself a tagged error, so that `Effect.catchReason` and
  * `Effect.unwrapReason` work. Raw failures become errors of this algebra in one module only, `Classify`.
  *
+ * A message says what was tried, where, what came back and what to do about it. What `JSON.stringify`, `console.log` and
+ * the loggers show of an error is its tag, operation, target, reason and message. Its `cause` belongs to the platform or to
+ * an adapter and may hold a whole request: it is an `Error`, of which `Cause.pretty` shows the message and the stack only.
+ *
  * **Example** (Handling one reason)
  *
  * ```ts
@@ -49,6 +53,15 @@ export interface Attempted {
   readonly target: string
 }
 
+/** What may be shown of an error: all but its cause. */
+const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: string; readonly reason: R }) => ({
+  _tag: error._tag,
+  operation: error.operation,
+  target: error.target,
+  reason: error.reason,
+  message: error.message
+})
+
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail}`
 
 const wait = (retryAfter: Duration.Duration | undefined): string =>
@@ -66,7 +79,7 @@ const wait = (retryAfter: Duration.Duration | undefined): string =>
  */
 export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `no usable answer${optional(this.detail)}`
+    return `no usable answer${optional(this.detail)}; check that it runs and can be reached from here`
   }
 }
 
@@ -78,7 +91,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly deta
  */
 export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Duration.Duration }> {
   override get message() {
-    return `no complete answer within ${Duration.format(this.after)}`
+    return `no complete answer within ${Duration.format(this.after)}; check its load and the network between`
   }
 }
 
@@ -90,7 +103,7 @@ export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Dur
  */
 export class Throttled extends Data.TaggedError("Throttled")<{ readonly retryAfter?: Duration.Duration | undefined }> {
   override get message() {
-    return `throttled${wait(this.retryAfter)}`
+    return `it asks for fewer requests${wait(this.retryAfter)}`
   }
 }
 
@@ -123,10 +136,13 @@ export type TransientReason = Unreachable | TimedOut | Throttled | Unavailable
  * @since 0.1.0
  */
 export class Transient extends Data.TaggedError("Transient")<
-  Attempted & { readonly reason: TransientReason; readonly cause?: unknown }
+  Attempted & { readonly reason: TransientReason; readonly cause?: Error | undefined }
 > {
   override get message() {
     return `${this.operation} (${this.target}) failed for now: ${this.reason.message}. It may be tried again`
+  }
+  override toJSON() {
+    return shown(this)
   }
 }
 
@@ -194,10 +210,13 @@ export type LeaseLostReason = UnknownLease | LeaseExpired | LeaseTaken
  * @since 0.1.0
  */
 export class LeaseLost extends Data.TaggedError("LeaseLost")<
-  Attempted & { readonly reason: LeaseLostReason; readonly cause?: unknown }
+  Attempted & { readonly reason: LeaseLostReason; readonly cause?: Error | undefined }
 > {
   override get message() {
     return `${this.operation} (${this.target}): lease lost: ${this.reason.message}. Registering again is what helps`
+  }
+  override toJSON() {
+    return shown(this)
   }
 }
 
@@ -213,7 +232,7 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<
  */
 export class Unauthorized extends Data.TaggedError("Unauthorized")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the credential was not accepted${optional(this.detail)}`
+    return `the credential was not accepted${optional(this.detail)}; check the API key`
   }
 }
 
@@ -225,7 +244,7 @@ export class Unauthorized extends Data.TaggedError("Unauthorized")<{ readonly de
  */
 export class Forbidden extends Data.TaggedError("Forbidden")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the credential is not allowed to do this${optional(this.detail)}`
+    return `the credential is not allowed to do this${optional(this.detail)}; check what it is allowed to do`
   }
 }
 
@@ -237,7 +256,9 @@ export class Forbidden extends Data.TaggedError("Forbidden")<{ readonly detail?:
  */
 export class ProofRejected extends Data.TaggedError("ProofRejected")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the proof of possession was not accepted${optional(this.detail)}`
+    return `the proof of possession was not accepted${
+      optional(this.detail)
+    }; check that the credential belongs to this key`
   }
 }
 
@@ -249,7 +270,7 @@ export class ProofRejected extends Data.TaggedError("ProofRejected")<{ readonly 
  */
 export class CredentialExpired extends Data.TaggedError("CredentialExpired") {
   override get message() {
-    return "the credential has expired"
+    return "the credential has expired; provide a new one"
   }
 }
 
@@ -261,7 +282,7 @@ export class CredentialExpired extends Data.TaggedError("CredentialExpired") {
  */
 export class CredentialMissing extends Data.TaggedError("CredentialMissing") {
   override get message() {
-    return "there is no credential to send"
+    return "there is no credential to send, so nothing was sent; provide one"
   }
 }
 
@@ -278,11 +299,13 @@ export type AuthFailedReason = Unauthorized | Forbidden | ProofRejected | Creden
  * @since 0.1.0
  */
 export class AuthFailed extends Data.TaggedError("AuthFailed")<
-  Attempted & { readonly reason: AuthFailedReason; readonly cause?: unknown }
+  Attempted & { readonly reason: AuthFailedReason; readonly cause?: Error | undefined }
 > {
   override get message() {
-    return `${this.operation} (${this.target}): ${this.reason.message}. ` +
-      "It is not tried again with the same credential: check the API key, or provide a new one"
+    return `${this.operation} (${this.target}): ${this.reason.message}. It is not tried again with the same credential`
+  }
+  override toJSON() {
+    return shown(this)
   }
 }
 
@@ -335,7 +358,7 @@ export class NotFound extends Data.TaggedError("NotFound")<{ readonly detail?: s
  */
 export class Conflict extends Data.TaggedError("Conflict")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `conflict${optional(this.detail)}`
+    return `it contradicts what the peer has${optional(this.detail)}; look at what is registered there`
   }
 }
 
@@ -347,7 +370,7 @@ export class Conflict extends Data.TaggedError("Conflict")<{ readonly detail?: s
  */
 export class Unsupported extends Data.TaggedError("Unsupported")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `not supported${optional(this.detail)}`
+    return `not supported here${optional(this.detail)}`
   }
 }
 
@@ -376,10 +399,13 @@ export type RefusedReason = InvalidRequest | NotFound | Conflict | Unsupported |
  * @since 0.1.0
  */
 export class Refused extends Data.TaggedError("Refused")<
-  Attempted & { readonly reason: RefusedReason; readonly cause?: unknown }
+  Attempted & { readonly reason: RefusedReason; readonly cause?: Error | undefined }
 > {
   override get message() {
     return `${this.operation} (${this.target}) was refused: ${this.reason.message}. Trying again does not help`
+  }
+  override toJSON() {
+    return shown(this)
   }
 }
 
@@ -399,26 +425,25 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    return `gave up after ${this.attempts} attempts in ${
-      Duration.format(this.elapsed)
-    }; the last one: ${this.last.message}`
+    const attempts = this.attempts === 1 ? "1 attempt" : `${this.attempts} attempts`
+    return `gave up after ${attempts} in ${Duration.format(this.elapsed)}; the last one: ${this.last.message}`
   }
 }
 
 /**
- * So many connections in a row were opened and carried nothing.
+ * So many connections in a row were opened and carried nothing. `last` is the last failure, where there was one: a
+ * connection may also have ended cleanly.
  *
  * @category errors
  * @since 0.1.0
  */
-export class NoProgress extends Data.TaggedError("NoProgress")<{
-  readonly connections: number
-  readonly last?: Transient | undefined
-}> {
+export class NoProgress extends Data.TaggedError("NoProgress")<
+  Attempted & { readonly connections: number; readonly last?: Transient | undefined }
+> {
   override get message() {
-    return `${this.connections} connections in a row carried nothing${
+    return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${
       this.last === undefined ? "" : `; the last one: ${this.last.message}`
-    }`
+    }. Check that the URL leads to a server of this protocol, and what its log says`
   }
 }
 
@@ -442,7 +467,7 @@ export class Shutdown extends Data.TaggedError("Shutdown") {
  */
 export class Replaced extends Data.TaggedError("Replaced")<{ readonly by?: string | undefined }> {
   override get message() {
-    return `a newer instance took over${this.by === undefined ? "" : ` (${this.by})`}`
+    return `a newer instance took over${this.by === undefined ? "" : ` (${this.by})`}; give each a name of its own`
   }
 }
 
@@ -454,7 +479,7 @@ export class Replaced extends Data.TaggedError("Replaced")<{ readonly by?: strin
  */
 export class Detached extends Data.TaggedError("Detached") {
   override get message() {
-    return "it was detached by the program"
+    return "the program deregistered it; register again to go on"
   }
 }
 

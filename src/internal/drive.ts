@@ -84,13 +84,15 @@ const success = (call: Call, sentAt: number): Heartbeat.Event => {
  * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
  * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
  */
-const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
-  new Transient({
+const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient => {
+  const defect = Cause.squash(cause)
+  return new Transient({
     operation: call.toLowerCase(),
     target: registry.capabilities.adapter,
     reason: new Unreachable({ detail: "the adapter failed unexpectedly; see the cause" }),
-    cause: Cause.squash(cause)
+    cause: defect instanceof Error ? defect : undefined
   })
+}
 
 /**
  * Carries out one call. Never fails; interruption passes through.
