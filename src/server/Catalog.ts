@@ -120,7 +120,11 @@ const addressOf = (apiUrl: string) => {
   const url = URL.parse(/^[a-z][a-z0-9+.-]*:\/\//i.test(apiUrl) ? apiUrl : `http://${apiUrl}`)
   if (url === null || url.hostname === "") return undefined
   const useSsl = url.protocol === "https:"
-  return { host: url.hostname, port: url.port === "" ? (useSsl ? 443 : 80) : Number(url.port), useSsl }
+  return {
+    host: url.hostname.replaceAll(/[[\]]/g, ""),
+    port: url.port === "" ? (useSsl ? 443 : 80) : Number(url.port),
+    useSsl
+  }
 }
 
 const statusEvents = {

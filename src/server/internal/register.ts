@@ -76,7 +76,7 @@ const parse = (text: string): Effect.Effect<unknown, Problem> =>
 
 const decode = Schema.decodeUnknownEffect(Wire.Register, { errors: "all" })
 
-const isJson = Schema.is(Schema.fromJsonString(Schema.Unknown))
+const readJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Json))
 
 const text = (value: string | null | undefined): string | undefined =>
   value === undefined || value === null || value === "" ? undefined : value
@@ -95,7 +95,7 @@ export const read = Effect.fnUntraced(function*(
     (error): Problem => unprocessable(Problems.issuesOf(error, "body", input))
   )
   const metadata = text(body.metadata)
-  if (metadata !== undefined && !isJson(metadata)) {
+  if (metadata !== undefined && readJson(metadata)._tag === "None") {
     return yield* Effect.fail<Problem>(
       unprocessable([{ message: "Expected JSON as text", location: "body.metadata" }])
     )
