@@ -416,6 +416,25 @@ describe("Lifeline", () => {
         assert.strictEqual(yield* tag(lifeline), "Online")
       }))
 
+    it.effect("Unconfirmed becomes Offline when the lease runs out, not only at the next attempt (Beat 12)", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make({ expiresAfter: "40 seconds" })
+        const lifeline = yield* make(scripted, { heartbeat: { interval: "30 seconds", ...exact } })
+        yield* TestClock.adjust("16 seconds")
+        scripted.otherwise("heartbeat", Scripted.unavailable("heartbeat"))
+        yield* TestClock.adjust("38999 millis")
+        assert.strictEqual(yield* tag(lifeline), "Unconfirmed")
+        yield* TestClock.adjust("1 millis")
+        const status = yield* SubscriptionRef.get(lifeline.status)
+        assert(status._tag === "Offline")
+        assert.strictEqual(status.since, 55_000)
+        assert.strictEqual(status.failures, 1)
+        assert.strictEqual(status.nextAttemptAt, 75_000)
+        assert.deepStrictEqual(scripted.times("heartbeat"), [0, 15, 45])
+        yield* TestClock.adjust("20 seconds")
+        assert.deepStrictEqual(scripted.times("heartbeat"), [0, 15, 45, 75])
+      }))
+
     it.effect("another instance under our identity: reported as LeaseTaken, taken back with a wait (Beat 8)", () => {
       const lines: Array<Line> = []
       return Effect.gen(function*() {

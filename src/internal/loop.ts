@@ -182,12 +182,14 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
     }
   })
 
-  /** When the status has to leave `Online` by itself, where that is still to come. */
-  const fenceAfter = (now: number): number | undefined =>
-    SubscriptionRef.getUnsafe(status)._tag === "Online" && heldUntil !== undefined && heldUntil > now &&
-      heldUntil < Infinity
+  /** When the status has to become `Offline` by itself, where that is still to come. */
+  const fenceAfter = (now: number): number | undefined => {
+    const { _tag } = SubscriptionRef.getUnsafe(status)
+    return (_tag === "Online" || _tag === "Unconfirmed") && heldUntil !== undefined && heldUntil > now &&
+        heldUntil < Infinity
       ? heldUntil
       : undefined
+  }
 
   const call = Effect.fnUntraced(function*(action: Drive.Call) {
     const now = clock.currentTimeMillisUnsafe()
