@@ -115,25 +115,21 @@ export const layer = (runtime: string) =>
   )
 
 /** What the program says of itself, and how often: the options of `Lifeline.layer` and of `CheckIn.run`. */
-export const options = (haul: Haul["Service"], listensAt: string) => {
-  const apiUrl = haul.url ?? listensAt
-  return {
-    instance: {
-      name: haul.name,
-      type: "download-client",
-      apiUrl,
-      apiKey: haul.apiKey,
-      healthUrl: `${apiUrl}/health`,
-      capabilities: ["supports_torrent"],
-      metadata: { runtime: haul.runtime }
-    },
-    heartbeat: {
-      interval: haul.heartbeat,
-      // Pulse's waits, 2, 4, 8, 16, 32 and 32 seconds, as long as they fall into the window.
-      registering: Backoff.make({ base: "2 seconds", cap: "32 seconds", attempts: 7, elapsed: haul.retryWindow })
-    }
+export const options = (haul: Haul["Service"], listensAt: string) => ({
+  instance: {
+    name: haul.name,
+    type: "download-client",
+    apiUrl: haul.url ?? listensAt,
+    apiKey: haul.apiKey,
+    capabilities: ["supports_torrent"],
+    metadata: { runtime: haul.runtime }
+  },
+  heartbeat: {
+    interval: haul.heartbeat,
+    // Pulse's waits, 2, 4, 8, 16, 32 and 32 seconds, as long as they fall into the window.
+    registering: Backoff.make({ base: "2 seconds", cap: "32 seconds", attempts: 7, elapsed: haul.retryWindow })
   }
-}
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Peers
