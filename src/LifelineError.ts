@@ -62,7 +62,8 @@ const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: 
   message: error.message
 })
 
-const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail}`
+// The servers' sentences end here, ours goes on: without their full stop.
+const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
 
 const wait = (retryAfter: Duration.Duration | undefined): string =>
   retryAfter === undefined ? "" : `; the server asked to wait ${Duration.format(retryAfter)}`

@@ -58,7 +58,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [leaseLost(new LifelineError.LeaseTaken({})), "under the same identity;", "give each instance a name of its own"],
   [
     authFailed(new LifelineError.Unauthorized({ detail: "A valid X-Api-Key header is required." })),
-    "the credential was not accepted: A valid X-Api-Key header is required.",
+    "the credential was not accepted: A valid X-Api-Key header is required; check",
     "check the API key"
   ],
   [authFailed(new LifelineError.Forbidden({})), "not allowed to do this", "check what it is allowed to do"],
