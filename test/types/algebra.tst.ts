@@ -1,5 +1,6 @@
 // What each operator discharges: an operator removes from the error type what it handles, and nothing else.
 import * as Backoff from "effect-lifeline/Backoff"
+import * as BackoffConfig from "effect-lifeline/BackoffConfig"
 import type * as Lease from "effect-lifeline/Lease"
 import type {
   AuthFailed,
@@ -12,6 +13,7 @@ import type {
 } from "effect-lifeline/LifelineError"
 import type { Registry } from "effect-lifeline/Registry"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
+import type * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import { pipe } from "effect/Function"
 import type * as Schedule from "effect/Schedule"
@@ -158,5 +160,19 @@ describe("reasons", () => {
     expect(Effect.unwrapReason(register, "Transient")).type.toBe<
       Effect.Effect<Lease.Lease, TransientReason | AuthFailed | Refused>
     >()
+  })
+})
+
+describe("BackoffConfig.config", () => {
+  test("keeps whether a policy is bounded", () => {
+    expect(BackoffConfig.config()).type.toBe<Config.Config<Backoff.Unbounded>>()
+    expect(BackoffConfig.config(Backoff.streams)).type.toBe<Config.Config<Backoff.Unbounded>>()
+    expect(BackoffConfig.config(Backoff.registration)).type.toBe<Config.Config<Backoff.Bounded>>()
+    expect(BackoffConfig.config(unknownBound)).type.toBe<Config.Config<Backoff.Policy>>()
+  })
+
+  test("what comes as data may be either", () => {
+    expect(BackoffConfig.decode({})).type.toBe<Effect.Effect<Backoff.Policy, Refused>>()
+    expect<typeof BackoffConfig.Policy.Type>().type.toBe<Backoff.Policy>()
   })
 })
