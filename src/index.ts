@@ -5,6 +5,7 @@
  * @since 0.1.0
  */
 export * as Backoff from "./Backoff.ts"
+export * as BackoffConfig from "./BackoffConfig.ts"
 export * as Heartbeat from "./Heartbeat.ts"
 export * as Lease from "./Lease.ts"
 export * as Lifeline from "./Lifeline.ts"
