@@ -132,6 +132,16 @@ describe.each(commands)("examples/%s", (runtime, args) => {
     }))
 })
 
+describe("examples/deno", () => {
+  // The others are checked with all sources; Deno has types of its own.
+  it.live("type-checks", () =>
+    Effect.gen(function*() {
+      const check = yield* Process.startRuntime("deno", ["check", "examples/deno/main.ts"])
+      const { code } = yield* check.exited("1 minute")
+      assert.strictEqual(code, 0, check.lines.join("\n"))
+    }), 70_000)
+})
+
 describe("examples together", () => {
   it.live("programs on three runtimes find and call one another with the keys they share", () =>
     Effect.gen(function*() {
