@@ -8,6 +8,8 @@
  * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
  * import * as Layer from "effect/Layer"
  * import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
  *
  * export const run = () =>
  *   NodeRegistry.layer({ port: 9696, directory: "./registry", apiKey: Redacted.make("change me") }).pipe(
@@ -23,6 +25,7 @@ import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequ
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberHandle from "effect/FiberHandle"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServer from "effect/http/HttpServer"
@@ -30,6 +33,8 @@ import type * as HttpServerError from "effect/http/HttpServerError"
 import * as Layer from "effect/Layer"
 import type * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import type * as Catalog from "../server/Catalog.ts"
@@ -112,20 +117,35 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     sockets.add(socket)
     socket.once("close", () => sockets.delete(socket))
   })
-  const http = yield* NodeHttpServer.make(() => server, {
-    port: options?.port ?? 0,
-    host,
-    gracefulShutdownTimeout: Duration.fromInputUnsafe(options?.stopWithin ?? "3 seconds"),
-    websocket: { maxPayload: maxMessage }
-  })
   // Finalizers run from the last to the first: streams end, requests finish, what is left is cut off, the server closes.
+  // The server has a scope of its own, as it waits for its WebSockets before all else.
+  const scope = yield* Effect.scope
+  const http = yield* Scope.provide(
+    NodeHttpServer.make(() => server, {
+      port: options?.port ?? 0,
+      host,
+      gracefulShutdownTimeout: Duration.fromInputUnsafe(options?.stopWithin ?? "3 seconds"),
+      websocket: { maxPayload: maxMessage }
+    }),
+    yield* Scope.fork(scope)
+  )
+  const idle = yield* FiberHandle.make()
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       for (const socket of sockets) socket.destroy()
     })
   )
   yield* http.serve(Effect.provideContext(Context.get(app, HttpRouter.HttpRouter).asHttpEffect(), app))
-  yield* Effect.addFinalizer(() => Context.get(app, Events.Events).close)
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      Context.get(app, Events.Events).close,
+      // A connection whose last request ends while the server stops would be kept for the next one.
+      FiberHandle.run(
+        idle,
+        Effect.repeat(Effect.sync(() => server.closeIdleConnections()), Schedule.spaced("50 millis"))
+      )
+    )
+  )
 
   return Context.add(
     app,
@@ -145,6 +165,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
  * ```ts
  * import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
  * import * as Effect from "effect/Effect"
+import * as FiberHandle from "effect/FiberHandle"
  *
  * export const url = NodeRegistry.NodeRegistry.useSync((registry) => registry.url).pipe(
  *   Effect.provide(NodeRegistry.layer())
