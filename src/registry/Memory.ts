@@ -39,7 +39,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
 import type * as Lease from "../Lease.ts"
-import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
+import type * as LifelineError from "../LifelineError.ts"
 import * as Registry from "../Registry.ts"
 import * as ServiceInstance from "../ServiceInstance.ts"
 
@@ -88,8 +88,14 @@ export class Memory extends Context.Service<Memory, {
   readonly takeOver: (identity: Identity, apiUrl: string) => Effect.Effect<boolean>
   /** The registry thinks so of this service, until its next heartbeat. Whether there is such a service. */
   readonly setStatus: (identity: Identity, status: ServiceInstance.ServiceStatus) => Effect.Effect<boolean>
-  /** Every call fails so from now on, as if the registry were down or the key revoked; `undefined`: no longer. */
-  readonly failWith: (failure: Transient | AuthFailed | undefined) => Effect.Effect<void>
+  /**
+   * Every call fails so from now on, e.g. as `"Unreachable"` or `"Unauthorized"`, with what else is to be known of it;
+   * `undefined`: no longer.
+   */
+  readonly failAs: (
+    verdict: LifelineError.TransientReason["_tag"] | LifelineError.AuthFailedReason["_tag"] | undefined,
+    evidence?: Omit<Classify.Evidence, keyof LifelineError.Attempted>
+  ) => Effect.Effect<void>
 }>()("effect-lifeline/registry/Memory") {}
 
 interface Entry {
@@ -123,7 +129,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
     const keys = new Map<string, string>()
     const lapsed = new Set<string>()
     let count = 0
-    let failure: Transient | AuthFailed | undefined
+    let failure: ((at: LifelineError.Attempted) => LifelineError.Transient | LifelineError.AuthFailed) | undefined
     let sweeping = false
     // No lease runs out before this: what spares most calls a look at every lease.
     let soonest = Infinity
@@ -163,7 +169,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         return Effect.forEach(over, lapse, { discard: true })
       })
 
-    // Ends when there is nothing left to run out, so that an empty registry keeps no timer.
+    // One timer for all leases; it ends when it finds nothing left to run out.
     const sweep: Effect.Effect<void> = Effect.gen(function*() {
       while (entries.size > 0) {
         yield* Effect.sleep(Math.max(1, soonest - (yield* Clock.currentTimeMillis)))
@@ -195,12 +201,17 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
 
     const targetOf = (identity: Identity): string => `memory ${identity.type}/${identity.name}`
 
+    type CallError = LifelineError.Transient | LifelineError.AuthFailed
+
     /** What holds for every call: the injected failure, and that leases that ran out are gone. */
-    const call = <A, E>(run: (now: number) => Effect.Effect<A, E>): Effect.Effect<A, E | Transient | AuthFailed> =>
+    const call = <A, E>(
+      at: LifelineError.Attempted,
+      run: (now: number) => Effect.Effect<A, E>
+    ): Effect.Effect<A, E | CallError> =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        const result: Effect.Effect<A, E | Transient | AuthFailed> = failure === undefined
+        const result: Effect.Effect<A, E | CallError> = failure === undefined
           ? Effect.andThen(purge(now), run(now))
-          : Effect.fail(failure)
+          : Effect.fail(failure(at))
         return result
       })
 
@@ -208,10 +219,10 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
       operation: string,
       lease: Lease.Lease,
       run: (entry: Entry, now: number) => Effect.Effect<void>
-    ): Effect.Effect<void, LeaseLost | Transient | AuthFailed> =>
-      call((now) => {
+    ): Effect.Effect<void, LifelineError.LeaseLost | CallError> => {
+      const at = { operation, target: targetOf(lease) }
+      return call(at, (now) => {
         const entry = entries.get(lease.id)
-        const at = { operation, target: targetOf(lease) }
         if (entry === undefined) {
           return Effect.fail(Classify.make(lapsed.has(lease.id) ? "LeaseExpired" : "UnknownLease", at))
         }
@@ -219,6 +230,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
           ? run(entry, now)
           : Effect.fail(Classify.make("LeaseTaken", { ...at, by: entry.service.apiUrl }))
       })
+    }
 
     const registry = Registry.Registry.of({
       capabilities: {
@@ -231,33 +243,38 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         browser: "any"
       },
       credential: Registry.fixedCredential(() => Effect.succeed("")),
-      register: (input): Effect.Effect<Lease.Lease, Transient | AuthFailed | Refused> =>
-        Effect.flatMap(ServiceInstance.make(input), (instance) =>
-          call((now) => {
-            const id = find(instance)?.service.id ?? `memory-${++count}`
-            const { capabilities = [], ...described } = instance
-            const service = {
-              ...described,
-              id,
-              status: "online",
-              capabilities,
-              lastSeen: now,
-              registeredAt: now
-            } as const
-            put({ service, expiresAt: now + ttl })
-            const lease: Lease.Lease = {
-              id,
-              name: instance.name,
-              type: instance.type,
-              registeredAt: now,
-              data: instance.apiUrl,
-              ...(ttl === Infinity ? {} : { expiresAfter: ttl })
-            }
-            return startSweeping.pipe(
-              Effect.andThen(publish({ _tag: "Registered", service })),
-              Effect.as(lease)
-            )
-          })),
+      register: (
+        input
+      ): Effect.Effect<Lease.Lease, LifelineError.Transient | LifelineError.AuthFailed | LifelineError.Refused> =>
+        Effect.flatMap(
+          ServiceInstance.make(input),
+          (instance) =>
+            call({ operation: "register", target: targetOf(instance) }, (now) => {
+              const id = find(instance)?.service.id ?? `memory-${++count}`
+              const { capabilities = [], ...described } = instance
+              const service = {
+                ...described,
+                id,
+                status: "online",
+                capabilities,
+                lastSeen: now,
+                registeredAt: now
+              } as const
+              put({ service, expiresAt: now + ttl })
+              const lease: Lease.Lease = {
+                id,
+                name: instance.name,
+                type: instance.type,
+                registeredAt: now,
+                data: instance.apiUrl,
+                ...(ttl === Infinity ? {} : { expiresAfter: ttl })
+              }
+              return startSweeping.pipe(
+                Effect.andThen(publish({ _tag: "Registered", service })),
+                Effect.as(lease)
+              )
+            })
+        ),
       heartbeat: (lease) =>
         holding(
           "heartbeat",
@@ -272,11 +289,17 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
           () => Effect.void
         ),
       discover: (query) =>
-        call(() =>
-          Effect.sync(() => [...entries.values()].map((entry) => entry.service).filter((it) => isMatch(query, it)))
+        call(
+          { operation: "discover", target: "memory" },
+          () =>
+            Effect.sync(() => [...entries.values()].map((entry) => entry.service).filter((it) => isMatch(query, it)))
         ),
       changes: Stream.unwrap(
-        Effect.sync(() => failure === undefined ? Stream.fromPubSub(changes) : Stream.fail(failure))
+        Effect.sync(() =>
+          failure === undefined
+            ? Stream.fromPubSub(changes)
+            : Stream.fail(failure({ operation: "changes", target: "memory" }))
+        )
       )
     })
 
@@ -299,9 +322,9 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
           return publish({ _tag: "Registered", service })
         }),
       setStatus: (identity, status) => change(identity, (entry) => setStatus(entry, status)),
-      failWith: (next) =>
+      failAs: (verdict, evidence) =>
         Effect.sync(() => {
-          failure = next
+          failure = verdict === undefined ? undefined : (at) => Classify.make(verdict, { ...evidence, ...at })
         })
     })
   }
