@@ -74,7 +74,7 @@ const describe = (
   const state = status._tag
   switch (status._tag) {
     case "Registering":
-      return before === undefined ? { state, tone: "pending", what: "registering" } : undefined
+      return before === undefined ? { state, tone: "pending", what: "sends its registration" } : undefined
     case "Online": {
       if (before?._tag === "Online") return { state, tone: "quiet", what: "heartbeat acknowledged" }
       const id = shortId(status.lease.id)

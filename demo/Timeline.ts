@@ -37,17 +37,17 @@ export class Timeline extends Context.Service<Timeline, {
 
 type Style = Parameters<typeof styleText>[0]
 
-const styles: { readonly [T in Tone]: Style } = {
+const styles: { readonly [T in Tone]: Style | undefined } = {
   good: "green",
   bad: "red",
   pending: "yellow",
   quiet: "gray",
-  plain: "reset"
+  plain: undefined
 }
 
 /** Whoever has no colour of their own here speaks in the last one. */
-const voices: { readonly [who: string]: Style } = { haul: "cyan", pilot: "blue", registry: "bold" }
-const otherVoice: Style = "magenta"
+const voices: { readonly [who: string]: Style } = { haul: "cyan", pilot: "magenta", registry: "bold" }
+const otherVoice: Style = "blueBright"
 
 const width = 104
 const columns = { time: 7, who: 10, state: 13 }
@@ -86,8 +86,8 @@ export const layer: Layer.Layer<Timeline, Config.ConfigError> = Layer.effect(
     const colours = yield* wantsColour
     const started = yield* Clock.currentTimeMillis
     let met = 0
-    const paint = (style: Style) => (text: string): string =>
-      colours ? styleText(style, text, { validateStream: false }) : text
+    const paint = (style: Style | undefined) => (text: string): string =>
+      colours && style !== undefined ? styleText(style, text, { validateStream: false }) : text
     const elapsed = Effect.map(Clock.currentTimeMillis, (now) => (now - started) / 1000)
 
     return Timeline.of({
@@ -101,7 +101,12 @@ export const layer: Layer.Layer<Timeline, Config.ConfigError> = Layer.effect(
           const word = state === undefined ? "" : paint(styles[tone])(state.padEnd(columns.state))
           const headWidth = indent + (state === undefined ? 0 : columns.state)
           return Console.log(
-            block(`${time}  ${name}${word}`, headWidth, what, paint(state === undefined ? styles[tone] : "reset"))
+            block(
+              `${time}  ${name}${word}`,
+              headWidth,
+              what,
+              paint(state === undefined || tone === "quiet" ? styles[tone] : undefined)
+            )
           )
         }),
       verdict: (holds, text) =>

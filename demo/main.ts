@@ -48,12 +48,18 @@ const startRegistry = Effect.fnUntraced(function*(
   program?: string | undefined
 ) {
   const timeline = yield* Timeline
+  yield* timeline.tell({
+    who: "registry",
+    state: "Starting",
+    tone: "pending",
+    what: `at port ${port}, with an empty memory`
+  })
   const registry = yield* RegistryProcess.start({ port, apiKey, staleAfter: Member.expiresAfter, program })
   yield* timeline.tell({
     who: "registry",
     state: "Started",
     tone: "good",
-    what: `listens at ${registry.url} (process ${registry.pid}) and knows nobody`
+    what: `listens at ${registry.url} (process ${registry.pid})`
   })
   return registry
 })

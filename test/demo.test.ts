@@ -45,8 +45,8 @@ describe.concurrent("the demo", () => {
         const output = demo.lines.join("\n")
         assert.strictEqual(code, 0, output)
         const inOrder = [
-          /registry +Started +listens at http:\/\/127\.0\.0\.1:\d+ /,
-          /haul +Registering +registering$/,
+          /registry +Started +listens at http:\/\/127\.0\.0\.1:\d+ \(process \d+\)$/,
+          /haul +Registering +sends its registration$/,
           /haul +Online +registered as [0-9a-f]{8}, confirmed by a heartbeat$/,
           /✓ the registry's API lists both as online, under the same ids$/,
           /✓ the registry has heard a heartbeat of each since$/,
@@ -56,7 +56,7 @@ describe.concurrent("the demo", () => {
           /heartbeat 3 failed: \w+\. Next try in [01]\.\d\d s/,
           /Offline /,
           /✓ neither believes any longer that it is registered/,
-          /registry +Started +listens at http:\/\/127\.0\.0\.1:\d+ /,
+          /registry +Started +listens at http:\/\/127\.0\.0\.1:\d+ \(process \d+\)$/,
           /Online +registered again, now as [0-9a-f]{8}, confirmed by a heartbeat$/,
           /✓ both are registered again, under new ids$/,
           /✓ the registry's API lists both as online, under the new ids$/,
