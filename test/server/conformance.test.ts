@@ -1,0 +1,43 @@
+import { describe, it } from "@effect/vitest"
+import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
+import * as Registry from "effect-lifeline/Registry"
+import * as Pulse from "effect-lifeline/registry/Pulse"
+import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/testing/TestClock"
+
+const apiKey = Redacted.make("conformance")
+
+const client = (options: Pulse.Options) => Effect.orDie(Effect.provide(Pulse.make(options), FetchHttpClient.layer))
+
+/** The real client and the real server, over the loopback interface, in the test's clock. */
+const withRegistry = (options: NodeRegistry.Options) => (test: RegistryConformance.Case["name"]) =>
+  Effect.gen(function*() {
+    const context = yield* NodeRegistry.make({ apiKey, ...options })
+    const { url } = Context.get(context, NodeRegistry.NodeRegistry)
+    const cases = RegistryConformance.cases({
+      elapse: TestClock.adjust,
+      unauthorized: client({ url, apiKey: Redacted.make("wrong") }),
+      // Nobody listens on the port for multiplexed services.
+      unreachable: client({ url: "http://127.0.0.1:1", apiKey })
+    })
+    const found = cases.find(({ name }) => name === test)
+    if (found === undefined) return yield* Effect.die(new Error(`no case ${test}`))
+    yield* Effect.provideService(found.run, Registry.Registry, yield* client({ url, apiKey }))
+  })
+
+const names = RegistryConformance.cases({
+  elapse: TestClock.adjust,
+  unauthorized: Effect.succeed(Registry.disabled),
+  unreachable: Effect.succeed(Registry.disabled)
+}).map(({ name }) => name)
+
+describe.each<[string, NodeRegistry.Options]>([
+  ["as it is", {}],
+  ["with the reference's answer to unknown heartbeats", { heartbeatUnknown: 204 }]
+])("the Pulse client against the embedded registry %s", (_, options) => {
+  it.effect.each(names)("%s", (name) => withRegistry(options)(name))
+})
