@@ -10,7 +10,7 @@ const shape = /^(\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2,8}, .*GMT$)/
 export const parseTime = (text: string | null | undefined): number | undefined => {
   if (typeof text !== "string" || !shape.test(text)) return undefined
   const time = DateTime.make(text)
-  return time._tag === "Some" && time.value.epochMilliseconds > 0 ? time.value.epochMilliseconds : undefined
+  return time._tag === "Some" && time.value.epochMilliseconds >= 0 ? time.value.epochMilliseconds : undefined
 }
 
 /** RFC 3339 in UTC with milliseconds. */
