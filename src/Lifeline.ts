@@ -239,7 +239,7 @@ const enabled = Effect.fnUntraced(function*(
 
   const remove = Effect.suspend(() => {
     const lease = loop.lease()
-    return lease === undefined ? Effect.void : registry.deregister(lease).pipe(
+    return lease === undefined ? Effect.void : registry.deregister(lease, instance).pipe(
       Effect.withSpan(Telemetry.spans.Deregister, {
         kind: "client",
         attributes: { adapter: registry.capabilities.adapter }

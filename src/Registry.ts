@@ -36,6 +36,11 @@ import type * as ServiceInstance from "./ServiceInstance.ts"
 export interface Capabilities {
   /** The adapter's name, for logs and metrics, e.g. `"pulse"`. */
   readonly adapter: string
+  /**
+   * Where the registry is, e.g. `"http://pulse:9696"`; never with a secret in it. A one-shot driver sees by it that a
+   * lease in its store belongs to another registry.
+   */
+  readonly target?: string | undefined
   /** `false`: no registry is configured. The drivers send nothing and report `Disabled`; calls fail as `Unsupported`. */
   readonly enabled: boolean
   /** Whether a heartbeat of an unknown lease is reported as `LeaseLost`. If not, the drivers call `verify` now and then. */
@@ -111,14 +116,19 @@ export class Registry extends Context.Service<Registry, {
   readonly register: (
     instance: ServiceInstance.ServiceInstance
   ) => Effect.Effect<Lease.Lease, Transient | AuthFailed | Refused>
+  /** `instance` is for an adapter that has to know what must not come back in an error. */
   readonly heartbeat: (
-    lease: Lease.Lease
+    lease: Lease.Lease,
+    instance?: ServiceInstance.ServiceInstance
   ) => Effect.Effect<void, Transient | LeaseLost | AuthFailed | Refused>
   readonly verify: (
     lease: Lease.Lease,
     instance: ServiceInstance.ServiceInstance
   ) => Effect.Effect<void, Transient | LeaseLost | AuthFailed | Refused>
-  readonly deregister: (lease: Lease.Lease) => Effect.Effect<void, Transient | AuthFailed | Refused>
+  readonly deregister: (
+    lease: Lease.Lease,
+    instance?: ServiceInstance.ServiceInstance
+  ) => Effect.Effect<void, Transient | AuthFailed | Refused>
   readonly discover: (
     query: Query
   ) => Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, Transient | AuthFailed | Refused>

@@ -45,7 +45,7 @@ const request = (
 ): Effect.Effect<Lease.Lease, CallError> => {
   if (call === "Register") return registry.register(instance)
   if (lease === undefined) return withoutLease(call, registry)
-  return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease) : registry.verify(lease, instance), lease)
+  return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
 }
 
 /**

@@ -111,19 +111,21 @@ export const make: (
           expiresAfter
         }
       }),
-      heartbeat: ({ id }) => send("heartbeat", routes.heartbeat, Classify.httpLease, { id }),
+      heartbeat: ({ id }, instance) =>
+        send("heartbeat", routes.heartbeat, Classify.httpLease, { id, secret: instance?.apiKey }),
       verify: ({ id }, instance) =>
         send("verify", routes.service, Classify.httpLease, {
           id,
+          secret: instance.apiKey,
           read: (body, at) =>
             Effect.flatMap(readService(body, at), ({ api_url }) =>
               isSameUrl(api_url, instance.apiUrl)
                 ? Effect.void
                 : Effect.fail(Classify.make("LeaseTaken", { ...at, by: showUrl(api_url) })))
         }),
-      deregister: ({ id }) =>
+      deregister: ({ id }, instance) =>
         Effect.catchTag(
-          send("deregister", routes.deregister, Classify.httpLease, { id }),
+          send("deregister", routes.deregister, Classify.httpLease, { id, secret: instance?.apiKey }),
           "LeaseLost",
           () => Effect.void
         ),
