@@ -3,8 +3,8 @@
  * lifeline believes, as it changes.
  */
 import * as Backoff from "effect-lifeline/Backoff"
+import * as Discovery from "effect-lifeline/Discovery"
 import * as Lifeline from "effect-lifeline/Lifeline"
-import * as Registry from "effect-lifeline/Registry"
 import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -32,7 +32,8 @@ export interface Options {
 export interface Member {
   readonly name: string
   readonly status: Effect.Effect<Lifeline.Status>
-  readonly registry: Registry.Registry["Service"]
+  /** How it finds its peers. */
+  readonly discovery: Discovery.Discovery["Service"]
   /** The waits that followed failed calls so far, in milliseconds. */
   readonly waits: ReadonlyArray<number>
 }
@@ -135,7 +136,8 @@ export const start = Effect.fnUntraced(function*({ name, ownKey, registry, type 
   const apiUrl = yield* Hello.serve(name, ownKey)
   const context = yield* Layer.build(
     Lifeline.layer({ instance: { name, type, apiUrl, apiKey: ownKey }, startup: "background", heartbeat }).pipe(
-      Layer.provideMerge(Pulse.layer(registry))
+      Layer.merge(Discovery.layer),
+      Layer.provide(Pulse.layer(registry))
     )
   )
   const lifeline = Context.get(context, Lifeline.Lifeline)
@@ -143,7 +145,7 @@ export const start = Effect.fnUntraced(function*({ name, ownKey, registry, type 
   const member: Member = {
     name,
     status: SubscriptionRef.get(lifeline.status),
-    registry: Context.get(context, Registry.Registry),
+    discovery: Context.get(context, Discovery.Discovery),
     waits: yield* collectWaits(lifeline)
   }
   return member

@@ -152,7 +152,7 @@ const loseRegistry = Effect.fnUntraced(function*(
       )
     ), { concurrency: "unbounded" })
   yield* expect(
-    "neither believes any longer that it is registered, and the program need not guess",
+    "neither believes any longer that it is registered",
     "5 seconds",
     Effect.forEach(
       members,
@@ -189,14 +189,7 @@ const callPeer = Effect.fnUntraced(function*(pilot: Member.Member) {
   const haul = yield* expect(
     "pilot finds haul through the registry, with the key that haul shares",
     "2 seconds",
-    pilot.registry.discover({ name: "haul" }).pipe(
-      Effect.mapError((error) => error.message),
-      Effect.flatMap(([found]) =>
-        found?.apiKey === undefined
-          ? Effect.fail(found === undefined ? "haul is not listed" : "haul shares no key")
-          : Effect.succeed({ url: found.apiUrl, apiKey: found.apiKey })
-      )
-    )
+    Effect.mapError(pilot.discovery.peer("haul"), (error) => error.message)
   )
   const call = (headers: { readonly [name: string]: string }) =>
     HttpClient.get(`${haul.url}/api/hello`, { headers }).pipe(
