@@ -172,7 +172,10 @@ export interface Options {
    * half of `expiresAfter`, so that one failure never makes us stale
    */
   readonly failing?: Backoff.Policy | undefined
-  /** After so many acknowledged beats, verify that the registration is still there; 0: never. @default 10 */
+  /**
+   * After so many acknowledged beats, verify that the registration is still there; the first time after a start or a
+   * recovery after a random number of them that is not higher; 0: never. @default 10
+   */
   readonly verifyEvery?: number | undefined
   /** After so many failures in a row, and each so many more, register instead of beating; 0: never. @default 5 (Pulse's) */
   readonly reregisterAfter?: number | undefined
@@ -294,6 +297,12 @@ const nextBeat = (policy: Policy, state: State, now: number): Step => {
 const isFresh = (policy: Policy, state: State, now: number): boolean =>
   state.confirmedAt !== undefined && now >= state.confirmedAt && now - state.confirmedAt < policy.interval
 
+/**
+ * A fleet may start or recover within one interval: the first verification after that comes at a random one of the beats,
+ * else all would verify in the same interval, and double the load of the registry in it for as long as they live.
+ */
+const firstVerification = (policy: Policy, at: At): number => Math.floor(at.random * policy.verifyEvery)
+
 const back = (state: State): Action => state.registered ? "Heartbeat" : "Register"
 
 const unhealthy = (policy: Policy, state: State): State => ({
@@ -381,7 +390,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
         registered: true,
         everRegistered: true,
         exhausted: false,
-        beats: 0,
+        beats: firstVerification(policy, at),
         confirmedAt: undefined
       }
       return due({ ...registered, mode: "Running" }, "Heartbeat", 0, at.now)
@@ -389,7 +398,7 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Beaten":
       return beaten(policy, state, event.sentAt, at)
     case "Verified": {
-      const verified: State = { ...state, beats: 0 }
+      const verified: State = { ...state, beats: state.failures > 0 ? firstVerification(policy, at) : 0 }
       return isFresh(policy, state, at.now)
         ? nextBeat(policy, { ...verified, failures: 0 }, at.now)
         : due(verified, "Heartbeat", 0, at.now)

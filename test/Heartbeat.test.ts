@@ -126,11 +126,34 @@ describe("beating", () => {
 
   it("verifies after every tenth beat, before the next one (Beat 5)", () => {
     const driven = confirmed()
-    for (let n = 3; n < 10; n++) assert.strictEqual(driven.tell(beaten(30 * n), 30 * n).action, "Heartbeat")
-    assert.deepStrictEqual(next(driven.tell(beaten(300), 300)), ["Verify", 0])
-    assert.deepStrictEqual(next(driven.tell({ _tag: "Verified" }, 301)), ["Heartbeat", 29])
-    for (let n = 11; n < 20; n++) assert.strictEqual(driven.tell(beaten(30 * n), 30 * n).action, "Heartbeat")
-    assert.deepStrictEqual(next(driven.tell(beaten(600), 600)), ["Verify", 0])
+    // The first time after 10 - floor(0.5 * 10) beats, 0.5 being the draw of this machine.
+    for (let n = 3; n < 5; n++) assert.strictEqual(driven.tell(beaten(30 * n), 30 * n).action, "Heartbeat")
+    assert.deepStrictEqual(next(driven.tell(beaten(150), 150)), ["Verify", 0])
+    assert.deepStrictEqual(next(driven.tell({ _tag: "Verified" }, 151)), ["Heartbeat", 29])
+    for (let n = 6; n < 15; n++) assert.strictEqual(driven.tell(beaten(30 * n), 30 * n).action, "Heartbeat")
+    assert.deepStrictEqual(next(driven.tell(beaten(450), 450)), ["Verify", 0])
+  })
+
+  it("a fleet that starts or recovers at once does not verify at once ever after", () => {
+    const firstAfter = (random: number, prepare: (driven: ReturnType<typeof machine>) => void): number => {
+      const driven = machine(exact)
+      driven.tell({ _tag: "Start" }, 0)
+      driven.tell({ _tag: "Registered" }, 0, random)
+      driven.tell(beaten(0), 0)
+      prepare(driven)
+      let beats = 1
+      while (driven.tell(beaten(300 + 30 * beats), 300 + 30 * beats).action !== "Verify") beats++
+      return beats
+    }
+    const recover = (random: number) => (driven: ReturnType<typeof machine>) => {
+      driven.tell(failed, 30)
+      driven.tell(beaten(300), 300)
+      driven.tell({ _tag: "Verified" }, 300, random)
+    }
+    for (const [random, beats] of [[0, 10], [0.25, 8], [0.5, 5], [0.999, 1]] as const) {
+      assert.strictEqual(firstAfter(random, recover(random)), beats)
+      assert.strictEqual(firstAfter(random, () => undefined), Math.max(1, beats - 1))
+    }
   })
 
   it("verifyEvery 0 never verifies beats", () => {

@@ -303,12 +303,13 @@ describe("Lifeline", () => {
       Effect.gen(function*() {
         const scripted = Scripted.make()
         const lifeline = yield* make(scripted)
-        yield* TestClock.adjust("4 minutes")
-        assert.deepStrictEqual(scripted.times("verify"), [])
+        // The draws are 0.5: the first verification comes after the fifth beat, then one after each tenth.
+        yield* TestClock.adjust("400 seconds")
+        assert.deepStrictEqual(scripted.times("verify"), [105])
         scripted.script("verify", Scripted.unknownLease("verify"))
-        yield* TestClock.adjust("1 minute")
-        assert.deepStrictEqual(scripted.times("verify"), [255])
-        assert.deepStrictEqual(scripted.times("register"), [0, 255])
+        yield* TestClock.adjust("20 seconds")
+        assert.deepStrictEqual(scripted.times("verify"), [105, 405])
+        assert.deepStrictEqual(scripted.times("register"), [0, 405])
         assert.strictEqual(yield* tag(lifeline), "Online")
       }))
 
