@@ -79,6 +79,10 @@ describe("Catalog", () => {
       const gone = yield* first.catalog.register(haul)
       yield* first.catalog.deregister(gone.id)
       const [client] = yield* first.catalog.downloadClients
+      assert.deepStrictEqual(
+        (yield* store.load).map((document) => document.id).toSorted(),
+        [registered.id, client?.id ?? ""].toSorted()
+      )
       yield* first.catalog.updateDownloadClient(client?.id ?? "", { enabled: false })
       // Not stopped: this is what a crash leaves.
       const second = yield* start(store)
@@ -94,6 +98,7 @@ describe("Catalog", () => {
   it.effect("sets a service without health URL offline once it was not seen for over 2 minutes, once", () =>
     Effect.gen(function*() {
       const { catalog, events } = yield* start(yield* makeStore)
+      yield* TestClock.adjust("1 minute")
       const silent = yield* catalog.register(haul)
       const beating = yield* catalog.register({ ...haul, name: "beats" })
       const checked = yield* catalog.register({ ...haul, name: "checked", healthUrl: "http://checked/health" })
@@ -109,7 +114,7 @@ describe("Catalog", () => {
       assert.deepStrictEqual(statuses.map((service) => service?.status), ["offline", "online", "online"])
       assert.deepStrictEqual(yield* typesSince(events, after, 1), ["service_offline"])
       assert.strictEqual(yield* events.position, `${after.slice(0, -1)}4`)
-      assert.strictEqual((yield* catalog.get(silent.id))?.lastSeen, 0)
+      assert.strictEqual((yield* catalog.get(silent.id))?.lastSeen, 60_000)
     }))
 
   it.effect("counts staleness from its own start, when it does not know who beat before", () =>
