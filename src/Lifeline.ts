@@ -56,13 +56,13 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import type * as Heartbeat from "./Heartbeat.ts"
+import { traced } from "./internal/drive.ts"
 import * as Loop from "./internal/loop.ts"
 import type * as Lease from "./Lease.ts"
 import type { AuthFailed, ClosedReason, Exhausted, LeaseLost, Transient } from "./LifelineError.ts"
 import { Closed, Detached, Refused, Shutdown, Unsupported } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
-import * as Telemetry from "./Telemetry.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Models
@@ -228,6 +228,84 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
   }
 })
 
+const remove = (loop: Loop.Loop): Effect.Effect<void, Transient | AuthFailed | Refused> => {
+  const { instance, lease, registry } = loop
+  return lease === undefined ? Effect.void : registry.deregister(lease, instance).pipe(
+    traced("Deregister", registry.capabilities.adapter),
+    Effect.andThen(Effect.sync(() => {
+      loop.lease = undefined
+    }))
+  )
+}
+
+const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout, onClose }: Options) {
+  if (loop.closed !== undefined) return
+  yield* Loop.stop(loop, new Shutdown())
+  if ((onClose ?? loop.registry.capabilities.onClose) === "leave") return
+  yield* Effect.suspend(() => remove(loop)).pipe(
+    Effect.interruptible,
+    Effect.timeoutOption(closeTimeout ?? "3 seconds"),
+    Effect.catch((error) => Effect.logWarning(`${error.message}; the registration is left to expire`))
+  )
+})
+
+const closed = (operation: string, loop: Loop.Loop): Closed =>
+  new Closed({ operation, reason: loop.closed ?? new Shutdown() })
+
+const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
+  const found = yield* SubscriptionRef.changes(loop.status).pipe(
+    Stream.filter((now) => now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed"),
+    Stream.runHead
+  )
+  const now = Option.getOrUndefined(found)
+  if (now?._tag === "Online") return now.lease
+  return yield* now?._tag === "Halted" ? Effect.fail(now.cause) : closed("awaitOnline", loop)
+})
+
+const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
+  if (loop.closed?._tag === "Detached") yield* Loop.start(loop)
+  yield* Loop.ask(loop, "Register")
+  return loop.lease ?? (yield* closed("reregister", loop))
+})
+
+/** Its effects are made when they are asked for: of many lifelines in a process most are never asked. */
+class Running {
+  readonly status: Lifeline["Service"]["status"]
+  readonly beatSoon: Lifeline["Service"]["beatSoon"]
+  // Private to the engine too: printing a lifeline shows its status, not all that it runs on.
+  readonly #loop: Loop.Loop
+
+  constructor(loop: Loop.Loop) {
+    this.#loop = loop
+    this.status = loop.status
+    this.beatSoon = (within = "30 seconds") =>
+      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) })
+  }
+  get events() {
+    return Loop.events(this.#loop)
+  }
+  get lease() {
+    return Effect.sync(() => Option.fromUndefinedOr(this.#loop.lease))
+  }
+  get awaitOnline() {
+    return Effect.suspend(() => awaitOnline(this.#loop))
+  }
+  get beatNow() {
+    return Loop.ask(this.#loop, "Heartbeat")
+  }
+  get reregister() {
+    return Effect.suspend(() => reregister(this.#loop))
+  }
+  get deregister() {
+    const loop = this.#loop
+    return Effect.suspend(() =>
+      loop.closed === undefined
+        ? Effect.andThen(Loop.stop(loop, new Detached()), Effect.suspend(() => remove(loop)))
+        : remove(loop)
+    )
+  }
+}
+
 const enabled = Effect.fnUntraced(function*(
   registry: Registry["Service"],
   options: Options,
@@ -236,64 +314,17 @@ const enabled = Effect.fnUntraced(function*(
   const startup = options.startup ?? "standalone"
   const keepTrying = startup === "await" ? { keepTrying: false } : {}
   const loop = yield* Loop.make({ registry, instance, heartbeat: { ...options.heartbeat, ...keepTrying } })
-
-  const remove = Effect.suspend(() => {
-    const lease = loop.lease()
-    return lease === undefined ? Effect.void : registry.deregister(lease, instance).pipe(
-      Effect.withSpan(Telemetry.spans.Deregister, {
-        kind: "client",
-        attributes: { adapter: registry.capabilities.adapter }
-      }),
-      Effect.andThen(loop.forget)
-    )
-  })
-
-  const removeOnClose = (options.onClose ?? registry.capabilities.onClose) === "leave" ? Effect.void : remove.pipe(
-    Effect.interruptible,
-    Effect.timeoutOption(options.closeTimeout ?? "3 seconds"),
-    Effect.catch((error) => Effect.logWarning(`${error.message}; the registration is left to expire`))
-  )
-
-  yield* Effect.addFinalizer(() =>
-    loop.closed() === undefined ? Effect.andThen(loop.stop(new Shutdown()), removeOnClose) : Effect.void
-  )
+  yield* Effect.addFinalizer(() => shutDown(loop, options))
   if (registry.credential.changes !== undefined) {
     yield* registry.credential.changes.pipe(
-      Stream.runForEach(() => loop.poke({ _tag: "CredentialChanged" })),
+      Stream.runForEach(() => Loop.poke(loop, { _tag: "CredentialChanged" })),
       Effect.forkScoped
     )
   }
-  yield* loop.start
+  yield* Loop.start(loop)
   if (startup === "await") yield* Deferred.await(loop.started)
   if (startup === "standalone") yield* standalone(Deferred.await(loop.started))
-
-  return {
-    status: loop.status,
-    events: loop.events,
-    lease: Effect.sync(() => Option.fromUndefinedOr(loop.lease())),
-    awaitOnline: Effect.gen(function*() {
-      const found = yield* SubscriptionRef.changes(loop.status).pipe(
-        Stream.filter((now) => now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed"),
-        Stream.runHead
-      )
-      const now = Option.getOrUndefined(found)
-      if (now?._tag === "Online") return now.lease
-      if (now?._tag === "Halted") return yield* Effect.fail(now.cause)
-      return yield* new Closed({ operation: "awaitOnline", reason: loop.closed() ?? new Shutdown() })
-    }),
-    beatNow: loop.ask("Heartbeat"),
-    beatSoon: (within = "30 seconds") =>
-      loop.poke({ _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) }),
-    reregister: Effect.gen(function*() {
-      if (loop.closed()?._tag === "Detached") yield* loop.start
-      yield* loop.ask("Register")
-      const lease = loop.lease()
-      return lease ?? (yield* new Closed({ operation: "reregister", reason: loop.closed() ?? new Shutdown() }))
-    }),
-    deregister: Effect.suspend(() =>
-      loop.closed() === undefined ? Effect.andThen(loop.stop(new Detached()), remove) : remove
-    )
-  }
+  return new Running(loop)
 })
 
 type MadeWith<E> = Effect.Effect<Lifeline["Service"], E, Registry | Scope.Scope>

@@ -8,6 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
+import * as Tracer from "effect/Tracer"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
 import type { AuthFailed, LeaseLost, Refused } from "../LifelineError.ts"
@@ -94,25 +95,49 @@ const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: C
   })
 }
 
+/** Puts the span of a call around it, unless there is no tracer that would keep it. */
+export const traced = (
+  call: Call | "Deregister",
+  adapter: string
+) =>
+<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> => {
+  const span = Effect.withSpan(self, Telemetry.spans[call], {
+    kind: "client",
+    attributes: { adapter },
+    captureStackTrace: false
+  })
+  return Effect.withFiber((fiber) => fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer ? self as typeof span : span)
+}
+
 /**
  * Carries out one call. Never fails; interruption passes through.
  */
-export const perform = Effect.fnUntraced(function*(
+export const perform = (
   registry: Registry.Registry["Service"],
   call: Call,
   lease: Lease.Lease | undefined,
   instance: ServiceInstance.ServiceInstance,
   everRegistered: boolean
-): Effect.fn.Return<Outcome> {
-  const sentAt = yield* Clock.currentTimeMillis
-  const exit = yield* Effect.exit(
-    Effect.suspend(() => request(registry, call, lease, instance)).pipe(
-      Effect.withSpan(Telemetry.spans[call], { kind: "client", attributes: { adapter: registry.capabilities.adapter } })
+): Effect.Effect<Outcome> =>
+  Clock.clockWith((clock) => {
+    const { adapter } = registry.capabilities
+    const sentAt = clock.currentTimeMillisUnsafe()
+    const outcomeOf = (exit: Exit.Exit<Lease.Lease, CallError>): Effect.Effect<Outcome> => {
+      if (Exit.isSuccess(exit)) {
+        return Effect.succeed({ event: success(call, sentAt), lease: exit.value, error: undefined })
+      }
+      if (Cause.hasInterruptsOnly(exit.cause)) return Effect.interrupt
+      const found = Cause.findError(exit.cause)
+      const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
+      return Effect.succeed({
+        event: eventOf(error, everRegistered),
+        lease: error._tag === "LeaseLost" ? undefined : lease,
+        error
+      })
+    }
+    return request(registry, call, lease, instance).pipe(
+      traced(call, adapter),
+      Effect.exit,
+      Effect.flatMap((exit) => Effect.andThen(Telemetry.count(adapter, call, exit), outcomeOf(exit)))
     )
-  )
-  yield* Telemetry.count(registry.capabilities.adapter, call, exit)
-  if (Exit.isSuccess(exit)) return { event: success(call, sentAt), lease: exit.value, error: undefined }
-  const found = Cause.findError(exit.cause)
-  const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
-  return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
-})
+  })

@@ -26,6 +26,7 @@ export interface Report {
 
 export interface Line {
   readonly level: "Debug" | "Info" | "Warn" | "Error"
+  /** Put together when read: most lines are below the level that is logged. */
   readonly message: string
 }
 
@@ -34,7 +35,11 @@ const milestone = 5
 const inTime = (delay: number): string => Duration.format(Duration.millis(Math.round(delay)))
 
 const plan = ({ after, now }: Report): string =>
-  Number.isFinite(after.dueAt) ? `next attempt in ${inTime(after.dueAt - now)}` : "nothing more is tried"
+  !Number.isFinite(after.dueAt)
+    ? "nothing more is tried"
+    : after.dueAt <= now
+    ? "next attempt at once"
+    : `next attempt in ${inTime(after.dueAt - now)}`
 
 const callOf = (next: Heartbeat.Action): "Register" | "Heartbeat" | "Verify" =>
   next === "Register" || next === "Verify" ? next : "Heartbeat"
@@ -83,38 +88,47 @@ export const eventsOf = (report: Report): ReadonlyArray<Event> => {
   return events
 }
 
+const line = (level: Line["level"], message: () => string): Line => ({
+  level,
+  get message() {
+    return message()
+  }
+})
+
 const mainLine = (report: Report): Line | undefined => {
   const { after, before, cause, event, lease, now } = report
   switch (event._tag) {
     case "Registered":
-      return { level: "Info", message: `${before.everRegistered ? "registered again" : "registered"} as ${lease?.id}` }
+      return line("Info", () => `${before.everRegistered ? "registered again" : "registered"} as ${lease?.id}`)
     case "Beaten":
-      return { level: "Debug", message: `beat acknowledged, ${plan(report)}` }
+      return line("Debug", () => `beat acknowledged, ${plan(report)}`)
     case "Failed": {
       const level = after.failures === 1 || after.failures % milestone === 0 ? "Warn" : "Debug"
-      return { level, message: `${cause?.message}; failure ${after.failures} in a row, ${plan(report)}` }
+      return line(level, () => `${cause?.message}; failure ${after.failures} in a row, ${plan(report)}`)
     }
     case "Lost":
-      return { level: "Warn", message: `${cause?.message}; ${plan(report)}` }
+      return line("Warn", () => `${cause?.message}; ${plan(report)}`)
     case "Rejected":
-      return { level: "Error", message: `${cause?.message}; ${plan(report)}` }
-    case "Woken": {
-      const [late, delay] = [inTime(now - before.dueAt), inTime(after.dueAt - now)]
-      return { level: "Info", message: `the timer fired ${late} late: ${after.next.toLowerCase()} in ${delay}` }
-    }
+      return line("Error", () => `${cause?.message}; ${plan(report)}`)
+    case "Woken":
+      return line("Info", () => {
+        const [late, delay] = [inTime(now - before.dueAt), inTime(after.dueAt - now)]
+        return `the timer fired ${late} late: ${after.next.toLowerCase()} in ${delay}`
+      })
     default:
       return undefined
   }
 }
 
 export const linesOf = (report: Report): ReadonlyArray<Line> => {
+  const { after, before, gaveUp } = report
   const lines: Array<Line> = []
   const first = mainLine(report)
   if (first !== undefined) lines.push(first)
-  if (report.gaveUp !== undefined) {
-    const fate = Number.isFinite(report.after.dueAt) ? "going on standalone" : "not registered"
-    lines.push({ level: "Warn", message: `${fate}: ${report.gaveUp.message}; ${plan(report)}` })
+  if (gaveUp !== undefined) {
+    const fate = Number.isFinite(after.dueAt) ? "going on standalone" : "not registered"
+    lines.push(line("Warn", () => `${fate}: ${gaveUp.message}; ${plan(report)}`))
   }
-  if (recovered(report)) lines.push({ level: "Info", message: `recovered after ${report.before.failures} failures` })
+  if (recovered(report)) lines.push(line("Info", () => `recovered after ${before.failures} failures`))
   return lines
 }
