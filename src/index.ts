@@ -6,6 +6,7 @@
  */
 export * as Backoff from "./Backoff.ts"
 export * as BackoffConfig from "./BackoffConfig.ts"
+export * as CheckIn from "./CheckIn.ts"
 export * as Heartbeat from "./Heartbeat.ts"
 export * as Lease from "./Lease.ts"
 export * as Lifeline from "./Lifeline.ts"

@@ -94,7 +94,7 @@ export const make: (
     if (!Client.isConfigured(options)) return Registry.disabled
     const send = yield* Client.make(options)
     return Registry.Registry.of({
-      capabilities,
+      capabilities: { ...capabilities, target: options.url },
       credential: Client.credential(options.apiKey),
       register: Effect.fnUntraced(function*(input) {
         const instance = yield* ServiceInstance.make(input)

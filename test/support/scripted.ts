@@ -25,6 +25,7 @@ export type Answer =
   | { readonly when: Deferred.Deferred<void>; readonly then: "ok" | CallError }
   | "hang"
   | { readonly defect: unknown }
+  | { readonly pick: () => Answer }
 
 export interface Call {
   readonly name: CallName
@@ -72,6 +73,27 @@ export const invalid = (operation: string): Errors.Refused =>
     reason: new Errors.InvalidRequest({ issues: [{ path: "body.name", message: "too long" }] })
   })
 
+/** One error for each reason of a definitive no. */
+export const definitive = (
+  operation: string,
+  detail = "said the server"
+): ReadonlyArray<Errors.AuthFailed | Errors.Refused> => [
+  ...[
+    new Errors.Unauthorized({ detail }),
+    new Errors.Forbidden({ detail }),
+    new Errors.ProofRejected({ detail }),
+    new Errors.CredentialExpired(),
+    new Errors.CredentialMissing()
+  ].map((reason) => new Errors.AuthFailed({ ...at(operation), reason })),
+  ...[
+    new Errors.InvalidRequest({ issues: [{ path: "", message: detail }] }),
+    new Errors.NotFound({ detail }),
+    new Errors.Conflict({ detail }),
+    new Errors.Unsupported({ detail }),
+    new Errors.MalformedResponse({ detail })
+  ].map((reason) => new Errors.Refused({ ...at(operation), reason }))
+]
+
 export const make = (options: {
   readonly capabilities?: Partial<Registry.Capabilities> | undefined
   readonly expiresAfter?: Duration.Input | undefined
@@ -92,6 +114,7 @@ export const make = (options: {
     if (answer === "ok") return Effect.void
     if (answer === "hang") return Effect.never
     if ("defect" in answer) return Effect.die(answer.defect)
+    if ("pick" in answer) return Effect.suspend(() => go(answer.pick()))
     if ("after" in answer) return Effect.andThen(Effect.sleep(answer.after), end(answer.then))
     if ("when" in answer) return Effect.andThen(Deferred.await(answer.when), end(answer.then))
     return end(answer)

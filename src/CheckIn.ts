@@ -1,0 +1,667 @@
+/**
+ * The one-shot driver: the same machine as `Lifeline`, one step for each invocation, its state kept in a `KeyValueStore`.
+ * For whatever is started again and again and forgets everything in between: a Cloudflare Worker's cron or a Durable
+ * Object's alarm, any other serverless cron, a script.
+ *
+ * Each invocation reads its record, sends what is due (at most 2 requests), and writes the record back (at most 1 kB,
+ * no secret in it).
+ *
+ * | report | means | sent |
+ * |---|---|---|
+ * | `NotDue` | nothing to do yet | nothing |
+ * | `Registered` | registered, or registered again; mostly also beaten | 1 or 2 requests |
+ * | `Beat` | a heartbeat was acknowledged | 1 |
+ * | `Verified` | the registration was verified, mostly with a heartbeat | 1 or 2 |
+ * | `Retrying` | it failed for now; `dueAt` says when it may be tried again | 1 or 2 |
+ * | `Halted` | a definitive no, or the end: nothing is sent; see {@link Halt} | 1 or nothing |
+ * | `Superseded` | another invocation is at it, or was faster: nothing of this one is kept | nothing, or what was due |
+ * | `Disabled` | no registry is configured: nothing is sent or stored | nothing |
+ *
+ * Invoked too often it does nothing; too late, it verifies or registers first; twice at once, one of the two registers,
+ * and both may beat, which does no harm; after a crash between a request and its record, the request is made again, which
+ * does no harm either, since registering the same name and type updates the registration. A record that cannot be read,
+ * is of another version, or belongs to another service or registry, is a fresh start with a warning.
+ *
+ * {@link run} is for crons. It fails as long as the registry says a definitive no, in each invocation, so that the
+ * dashboard of the platform shows it, but sends nothing more: a rejected credential is not sent a second time, and a new
+ * one is tried by the next invocation. What was refused as `Refused` is tried again when the description of the service
+ * changes (a new `version` is enough) or after {@link reset}. {@link runAlarm} is for drivers with a timer of their own.
+ *
+ * With a cron of one minute, the finest there is on Cloudflare, the interval is 60 s. Pulse takes a service for offline
+ * 120 s after its last heartbeat, so one lost cron is survived, and one lost beat.
+ *
+ * **Example** (A Cloudflare cron)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ * import * as KeyValueStore from "effect-lifeline/cloudflare/KeyValueStore"
+ * import * as Pulse from "effect-lifeline/registry/Pulse"
+ * import * as Effect from "effect/Effect"
+ * import * as FetchHttpClient from "effect/http/FetchHttpClient"
+ * import * as Layer from "effect/Layer"
+ * import * as Redacted from "effect/Redacted"
+ *
+ * interface Env {
+ *   readonly KV: KeyValueStore.Namespace
+ *   readonly PULSE_API_KEY: string
+ * }
+ *
+ * export default {
+ *   scheduled: (_event: unknown, env: Env) =>
+ *     CheckIn.run({ instance: { name: "resizer", type: "worker", apiUrl: "https://resizer.example" } }).pipe(
+ *       Effect.provide([
+ *         KeyValueStore.layerKV(env.KV),
+ *         Pulse.layer({ url: "https://pulse.example", apiKey: Redacted.make(env.PULSE_API_KEY) }).pipe(
+ *           Layer.provide(FetchHttpClient.layer)
+ *         )
+ *       ]),
+ *       Effect.runPromise
+ *     )
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as KeyValueStore from "effect/persistence/KeyValueStore"
+import * as Random from "effect/Random"
+import * as Redacted from "effect/Redacted"
+import * as Heartbeat from "./Heartbeat.ts"
+import * as Record from "./internal/checkInRecord.ts"
+import * as Drive from "./internal/drive.ts"
+import { fingerprint } from "./internal/fingerprint.ts"
+import * as Reporting from "./internal/report.ts"
+import type * as Lease from "./Lease.ts"
+import type * as Lifeline from "./Lifeline.ts"
+import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
+import { Exhausted } from "./LifelineError.ts"
+import { Registry } from "./Registry.ts"
+import * as ServiceInstance from "./ServiceInstance.ts"
+import * as Telemetry from "./Telemetry.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Models
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** What this program says of itself. Checked before any request. A changed description is registered at once. */
+  readonly instance: ServiceInstance.Input
+  /**
+   * How it registers and beats. The interval is `every` unless given; `expiresAfter` is taken from the registry;
+   * `lateAfter` is an interval and `every` together unless given, so that one invocation that is missing is no sleep.
+   */
+  readonly heartbeat?: Heartbeat.Options | undefined
+  /**
+   * How often the platform invokes this. A beat is sent by the invocation that is nearest to its time, not by the first
+   * one after it, so that a cron that fires at 59.9 s does not skip one.
+   *
+   * @default 1 minute for `run`; zero for `runAlarm`: the alarm fires when it was set to
+   */
+  readonly every?: Duration.Input | undefined
+  /** Where in the store the record is; a claim is kept beside it. @default made of the service's type and name */
+  readonly key?: string | undefined
+}
+
+/**
+ * What went wrong, as far as it is kept from one invocation to the next.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Cause {
+  readonly error: "Transient" | "LeaseLost" | "AuthFailed" | "Refused"
+  /** The tag of the error's reason, e.g. `"Unauthorized"`. */
+  readonly reason: string
+  readonly message: string
+}
+
+/**
+ * Why nothing more is sent.
+ *
+ * - `AuthFailed`: until the credential changes. `Refused`: until the description changes, or {@link reset}.
+ * - `GivenUp`: the bounded backoff of the first registration ended, and `keepTrying` is off. As `Refused`.
+ * - `Replaced`: another instance holds our identity, and `onTaken` is `"yield"`. `Deregistered`: by {@link deregister}.
+ *   Both until {@link reset}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Halt = "AuthFailed" | "Refused" | "GivenUp" | "Replaced" | "Deregistered"
+
+/**
+ * What may be believed, in the words of `Lifeline`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Status = Lifeline.Status["_tag"]
+
+interface Common {
+  readonly status: Status
+  /**
+   * When the next invocation has something to do, in milliseconds since 1970: what a Durable Object's `setAlarm` takes.
+   * `Infinity`: never. While it is halted, when to look again whether it still is, which sends nothing.
+   */
+  readonly dueAt: number
+  /** What this invocation sent, in order. */
+  readonly calls: ReadonlyArray<"Register" | "Heartbeat" | "Verify">
+}
+
+/**
+ * What came of one invocation; see the table above.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Report =
+  & Common
+  & (
+    | { readonly _tag: "Disabled" | "Superseded" }
+    | { readonly _tag: "NotDue"; readonly lease: Lease.Lease | undefined; readonly cause: Cause | undefined }
+    | { readonly _tag: "Registered" | "Beat" | "Verified"; readonly lease: Lease.Lease }
+    | { readonly _tag: "Retrying"; readonly cause: Cause; readonly failures: number }
+    | { readonly _tag: "Halted"; readonly reason: Halt; readonly cause: Cause | undefined }
+  )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One invocation
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A check-in sends no more than this. */
+const mostCalls = 2
+
+const isCall = (action: Heartbeat.Action): action is Drive.Call =>
+  action === "Register" || action === "Heartbeat" || action === "Verify"
+
+const describe = ({ apiKey, ...instance }: ServiceInstance.ServiceInstance): string =>
+  JSON.stringify([instance, apiKey && Redacted.value(apiKey)])
+
+const newId = Effect.map(
+  Effect.all([Random.next, Random.next]),
+  ([a, b]) => `${a.toString(36).slice(2, 8)}${b.toString(36).slice(2, 8)}`
+)
+
+const policyOf = (
+  { heartbeat = {} }: Options,
+  every: number,
+  expiresAfter: Duration.Input | undefined
+): Heartbeat.Policy => {
+  const policy = Heartbeat.make({
+    ...heartbeat,
+    interval: heartbeat.interval ?? (every > 0 ? every : undefined),
+    expiresAfter: heartbeat.expiresAfter ?? expiresAfter
+  })
+  return heartbeat.lateAfter === undefined ? { ...policy, lateAfter: policy.lateAfter + every } : policy
+}
+
+/** How much earlier than it is due something may be sent, because the next invocation would be further away from it. */
+const toleranceOf = (state: Heartbeat.State, every: number): number => {
+  const wait = Math.max(0, state.dueAt - state.setAt)
+  // A backoff is not cut short, but for the unsteadiness of a cron.
+  return Math.min(every / 2, state.failures === 0 ? wait / 2 : wait / 10)
+}
+
+/**
+ * When something is due, and never before the server asked to come back; a beat never later than one interval after the
+ * last one, where the interval was shortened meanwhile.
+ */
+const dueAtOf = (policy: Heartbeat.Policy, { notBefore, state }: Record.Record, tolerance = 0): number => {
+  const planned = state.next === "Heartbeat" && state.failures === 0 && state.confirmedAt !== undefined
+    ? Math.min(state.dueAt, state.confirmedAt + policy.interval)
+    : state.dueAt
+  // In whole milliseconds, as alarms count: one that fires in the millisecond before finds nothing to do.
+  return Math.ceil(Math.max(planned - tolerance, notBefore ?? -Infinity))
+}
+
+/** Far too late, or so much too early that only a clock that was set back explains it. */
+const isOutOfTime = (policy: Heartbeat.Policy, state: Heartbeat.State, now: number): boolean =>
+  Heartbeat.isLate(policy, state, now) ||
+  (isCall(state.next) && state.setAt - now >= policy.lateAfter)
+
+const notBeforeOf = (
+  policy: Heartbeat.Policy,
+  event: Heartbeat.Event,
+  before: Heartbeat.State,
+  now: number
+): number | undefined => {
+  if (event._tag !== "Failed" || event.hint === undefined) return undefined
+  const { ceiling, floor } = (before.everRegistered ? policy.failing : policy.registering).hint
+  return now + Math.min(ceiling, Math.max(floor, event.hint))
+}
+
+const tooSlow = ({ expiresAfter = Infinity, interval }: Heartbeat.Policy): string =>
+  `a heartbeat each ${inTime(interval)} is too slow for this registry, which drops a service after ` +
+  `${inTime(expiresAfter)}: it will be offline in between. Invoke this more often, or use a registry that waits longer`
+
+const inTime = (millis: number): string => Duration.format(Duration.millis(millis))
+
+const isDefinitive = (error: Drive.CallError | undefined): error is AuthFailed | Refused =>
+  error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
+
+const gaveUp = (before: Heartbeat.State, last: Transient, now: number): Exhausted =>
+  new Exhausted({
+    attempts: before.failures + 1,
+    elapsed: Duration.millis(before.backoff.failures === 0 ? 0 : Math.max(0, now - before.backoff.since)),
+    last
+  })
+
+const haltOf = ({ cause, state }: Record.Record): Halt | undefined => {
+  switch (state.mode) {
+    case "Running":
+      return undefined
+    case "Unauthorized":
+      return "AuthFailed"
+    case "Refused":
+    case "GivenUp":
+      return state.mode
+    case "Stopped":
+      return cause?.reason === "LeaseTaken" ? "Replaced" : "Deregistered"
+  }
+}
+
+const statusOf = (policy: Heartbeat.Policy, { state }: Record.Record, now: number): Status => {
+  if (state.mode === "Stopped") return "Closed"
+  if (state.mode === "Refused" || state.mode === "Unauthorized") return "Halted"
+  if (Heartbeat.isOnline(policy, state, now)) return "Online"
+  if (state.exhausted) return "Standalone"
+  if (!state.everRegistered) return "Registering"
+  return state.registered && now < Heartbeat.expiresAt(policy, state) ? "Unconfirmed" : "Offline"
+}
+
+const summary = (cause: Record.Cause): Cause => ({
+  error: cause.tag,
+  reason: cause.reason,
+  message: Record.isDefinitive(cause) ? Record.errorOf(cause).message : cause.message
+})
+
+/** What a log line calls the next attempt: the invocation that will make it. */
+const asLogged = (state: Heartbeat.State, every: number, now: number): Heartbeat.State => {
+  const delay = state.dueAt - now - toleranceOf(state, every)
+  return every > 0 && delay > 0 && delay < Infinity
+    ? { ...state, dueAt: now + Math.ceil(delay / every) * every }
+    : state
+}
+
+/**
+ * One of several invocations at once: `undefined`, or the claim of another that may still be at it. Where the store is
+ * not atomic two may claim at once, which is found out when the record is saved.
+ */
+const claim = Effect.fnUntraced(function*(
+  store: KeyValueStore.KeyValueStore,
+  key: string,
+  finished: string | undefined,
+  mine: Record.Claim,
+  now: number
+): Effect.fn.Return<Record.Claim | undefined, KeyValueStore.KeyValueStoreError> {
+  const claimKey = Record.claimKeyOf(key)
+  const other = (text: string | undefined): Record.Claim | undefined => {
+    const live = Record.liveClaim(text, finished, now)
+    return live?.id === mine.id ? undefined : live
+  }
+  const before = other(yield* store.get(claimKey))
+  if (before !== undefined) return before
+  const text = Record.encodeClaim(mine)
+  const held = yield* store.modify(claimKey, (found) => other(found) === undefined ? text : found)
+  if (held === undefined) yield* store.set(claimKey, text)
+  return other(yield* store.get(claimKey))
+})
+
+interface Invocation {
+  readonly report: Report
+  /** With what `run` fails. */
+  readonly error: AuthFailed | Refused | undefined
+}
+
+type Step = readonly [event: Heartbeat.Event, error?: Drive.CallError | undefined]
+
+const invoke = Effect.fnUntraced(function*(
+  registry: Registry["Service"],
+  options: Options,
+  every: number
+): Effect.fn.Return<Invocation, Refused | KeyValueStore.KeyValueStoreError, KeyValueStore.KeyValueStore> {
+  const { adapter, expiresAfter, target } = registry.capabilities
+  const store = yield* KeyValueStore.KeyValueStore
+  const instance = yield* ServiceInstance.make(options.instance)
+  const of = { name: instance.name, type: instance.type, adapter, target }
+  const key = options.key ?? Record.keyOf(instance)
+
+  const text = yield* store.get(key)
+  const found = text === undefined ? undefined : yield* Effect.catch(
+    Record.decode(of, text),
+    (why) => Effect.as(Effect.logWarning(`the record ${key} is of no use, starting afresh: ${why}`), undefined)
+  )
+  const salt = found?.salt ?? (yield* newId)
+  const description = yield* fingerprint(salt, describe(instance))
+  let record: Record.Record = found ?? { ...Record.initial(salt), description }
+  let policy = policyOf(options, every, record.lease?.expiresAfter ?? expiresAfter)
+  let failure: Drive.CallError | undefined
+  const calls: Array<Drive.Call> = []
+  let failedLast = false
+
+  /** One event into the machine, and what is logged and counted of it. */
+  const tell = Effect.fnUntraced(function*(...[event, error]: Step) {
+    const now = yield* Clock.currentTimeMillis
+    // A cron has no finer steps than its own: what is spread over seconds is due now.
+    const random = every > 0 && (event._tag === "Woken" || event._tag === "CredentialChanged") ? 0 : yield* Random.next
+    const before = record.state
+    const { state } = Heartbeat.step(policy, before, event, { now, random })
+    const isOver = state.mode === "Running" && state.failures === 0
+    if (error !== undefined) failure = error
+    record = {
+      ...record,
+      state,
+      notBefore: event._tag === "Asked" ? record.notBefore : notBeforeOf(policy, event, before, now),
+      cause: error !== undefined ? Record.causeOf(error) : isOver ? undefined : record.cause
+    }
+    const step: Reporting.Report = {
+      event,
+      before,
+      after: asLogged(state, every, now),
+      cause: error,
+      lease: record.lease,
+      gaveUp: state.exhausted && !before.exhausted && error?._tag === "Transient"
+        ? gaveUp(before, error, now)
+        : undefined,
+      now
+    }
+    for (const { level, message } of Reporting.linesOf(step)) yield* Effect.logWithLevel(level)(message)
+    if (Reporting.beganOutage(step)) yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
+  })
+
+  const common = (now: number, dueAt = dueAtOf(policy, record)): Common => ({
+    status: statusOf(policy, record, now),
+    dueAt,
+    calls
+  })
+
+  const superseded = (now: number, dueAt: number): Invocation => ({
+    report: { ...common(now, dueAt), _tag: "Superseded" },
+    error: undefined
+  })
+
+  // What happened since the last invocation.
+  const now = yield* Clock.currentTimeMillis
+  const mode = record.state.mode
+  if (found === undefined) yield* tell({ _tag: "Start" })
+  const isNewCredential = mode === "Unauthorized" && record.rejected !== (yield* registry.credential.fingerprint(salt))
+  if (isNewCredential) yield* tell({ _tag: "CredentialChanged" })
+  if (isOutOfTime(policy, record.state, now)) yield* tell({ _tag: "Woken" })
+  if (record.description !== description && record.state.mode !== "Unauthorized" && record.state.mode !== "Stopped") {
+    yield* tell({ _tag: "Asked", action: "Register", within: 0 })
+    record = { ...record, description }
+  }
+
+  // What is due now, by a clock that went on: what was told above is due at once at some moment after `now`.
+  const { next } = record.state
+  const tolerance = toleranceOf(record.state, every)
+  if (isCall(next) && dueAtOf(policy, record, tolerance) <= (yield* Clock.currentTimeMillis)) {
+    if (next === "Register" || isNewCredential) {
+      const mine = { id: yield* newId, until: now + Record.claimFor }
+      const other = yield* claim(store, key, record.claim, mine, now)
+      if (other !== undefined) return superseded(now, other.until)
+      record = { ...record, claim: mine.id }
+    }
+    // Taken before the request: a credential that changes meanwhile is then not mistaken for the one that was refused.
+    const credential = yield* registry.credential.fingerprint(salt)
+    let call: Drive.Call | undefined = next
+    while (call !== undefined) {
+      calls.push(call)
+      const { error, event, lease } = yield* Drive.perform(
+        registry,
+        call,
+        record.lease,
+        instance,
+        record.state.everRegistered
+      )
+      record = { ...record, lease }
+      policy = policyOf(options, every, lease?.expiresAfter ?? expiresAfter)
+      failedLast = error !== undefined
+      yield* tell(event, error)
+      const { dueAt, next: following, setAt } = record.state
+      call = calls.length < mostCalls && isCall(following) && dueAt <= setAt ? following : undefined
+    }
+    record = { ...record, rejected: record.state.mode === "Unauthorized" ? credential : undefined }
+    if (
+      calls.includes("Register") && record.lease !== undefined && policy.interval >= (policy.expiresAfter ?? Infinity)
+    ) {
+      yield* Effect.logWarning(tooSlow(policy))
+    }
+  }
+
+  const ended = yield* Clock.currentTimeMillis
+  const written = Record.encode(of, record)
+  if (written !== text) {
+    // Whoever saved meanwhile goes first: the machine goes on from either, and a request that is made twice does no harm.
+    if ((yield* store.get(key)) !== text) return superseded(ended, ended + Record.claimFor)
+    yield* store.set(key, written)
+  }
+  const { cause, lease, state } = record
+  const halt = haltOf(record)
+  if (halt !== undefined) {
+    // Whether a credential or a description has changed is looked at once per interval; that sends nothing.
+    const again = state.mode === "Stopped" ? Infinity : ended + policy.interval
+    return {
+      report: { ...common(ended, again), _tag: "Halted", reason: halt, cause: cause && summary(cause) },
+      error: halt !== "AuthFailed" && halt !== "Refused"
+        ? undefined
+        : isDefinitive(failure)
+        ? failure
+        : Record.isDefinitive(cause)
+        ? Record.errorOf(cause)
+        : undefined
+    }
+  }
+  if (failedLast && cause !== undefined) {
+    return {
+      report: { ...common(ended), _tag: "Retrying", cause: summary(cause), failures: state.failures },
+      error: undefined
+    }
+  }
+  if (calls.length === 0 || lease === undefined) {
+    return { report: { ...common(ended), _tag: "NotDue", lease, cause: cause && summary(cause) }, error: undefined }
+  }
+  const _tag = calls.includes("Register") ? "Registered" : calls.includes("Verify") ? "Verified" : "Beat"
+  return { report: { ...common(ended), _tag, lease }, error: undefined }
+})
+
+const disabled: Report = { _tag: "Disabled", status: "Disabled", dueAt: Infinity, calls: [] }
+
+const annotated = (registry: Registry["Service"], { instance: { name, type } }: Options) => {
+  const { adapter } = registry.capabilities
+  return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    self.pipe(
+      Effect.annotateLogs({ package: "effect-lifeline", adapter, service: name, type }),
+      Effect.withSpan(Telemetry.spans.CheckIn, { attributes: { adapter } })
+    )
+}
+
+const invocation = (
+  options: Options,
+  every: Duration.Input
+): Effect.Effect<
+  Invocation,
+  Refused | KeyValueStore.KeyValueStoreError,
+  Registry | KeyValueStore.KeyValueStore
+> =>
+  Effect.flatMap(Registry, (registry) =>
+    registry.capabilities.enabled
+      ? annotated(registry, options)(invoke(registry, options, Math.max(0, Duration.toMillis(options.every ?? every))))
+      : Effect.succeed({ report: disabled, error: undefined }))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Drivers
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * One check-in, for a cron.
+ *
+ * Fails with `AuthFailed` or `Refused` as long as the registry's no is definitive, with `Refused` (`InvalidRequest`) for a
+ * description that is wrong in itself, and with `KeyValueStoreError` where the store cannot be read or written: what was
+ * done then is done again. What passes by itself is no failure: it is in the report as `Retrying`.
+ *
+ * **Example** (A script that says what it did)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const program = CheckIn.run({
+ *   instance: { name: "backup", type: "job", apiUrl: "http://backup:8080" },
+ *   every: "5 minutes"
+ * }).pipe(
+ *   Effect.tap((report) => Effect.log(`${report._tag}, ${report.status}`))
+ * )
+ * ```
+ *
+ * @category drivers
+ * @since 0.1.0
+ */
+export const run = (
+  options: Options
+): Effect.Effect<
+  Report,
+  AuthFailed | Refused | KeyValueStore.KeyValueStoreError,
+  Registry | KeyValueStore.KeyValueStore
+> =>
+  Effect.flatMap(
+    invocation(options, "1 minute"),
+    ({ error, report }): Effect.Effect<Report, AuthFailed | Refused> =>
+      error === undefined ? Effect.succeed(report) : Effect.fail(error)
+  )
+
+/**
+ * One check-in, for a driver with a timer of its own: beats come exactly when they are due, and `dueAt` of the report is
+ * when to invoke it next. A definitive no is in the report as `Halted` instead of failing, so that the timer is set again:
+ * each look at whether the credential or the description has changed sends nothing.
+ *
+ * **Example** (The alarm of a Durable Object)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ * import * as KeyValueStore from "effect-lifeline/cloudflare/KeyValueStore"
+ * import * as Pulse from "effect-lifeline/registry/Pulse"
+ * import * as Effect from "effect/Effect"
+ * import * as FetchHttpClient from "effect/http/FetchHttpClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * declare const storage: KeyValueStore.Storage & { readonly setAlarm: (at: number) => Promise<void> }
+ *
+ * export const alarm = async () => {
+ *   const report = await CheckIn.runAlarm({ instance: { name: "room", type: "worker", apiUrl: "https://room.example" } }).pipe(
+ *     Effect.provide([
+ *       KeyValueStore.layerDurableObject(storage),
+ *       Pulse.layer({ url: "https://pulse.example" }).pipe(Layer.provide(FetchHttpClient.layer))
+ *     ]),
+ *     Effect.runPromise
+ *   )
+ *   if (report.dueAt < Infinity) await storage.setAlarm(report.dueAt)
+ * }
+ * ```
+ *
+ * @category drivers
+ * @since 0.1.0
+ */
+export const runAlarm = (
+  options: Options
+): Effect.Effect<Report, Refused | KeyValueStore.KeyValueStoreError, Registry | KeyValueStore.KeyValueStore> =>
+  Effect.map(invocation(options, Duration.zero), ({ report }) => report)
+
+/**
+ * How long until the next invocation has something to do; infinite where there never will be.
+ *
+ * **Example** (A loop in a process that may be ended at any time)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const loop = CheckIn.runAlarm({ instance: { name: "kiosk", type: "screen", apiUrl: "http://kiosk:8080" } }).pipe(
+ *   Effect.flatMap(CheckIn.nextDelay),
+ *   Effect.flatMap(Effect.sleep),
+ *   Effect.forever
+ * )
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const nextDelay = (report: Report): Effect.Effect<Duration.Duration> =>
+  Effect.map(Clock.currentTimeMillis, (now) => Duration.millis(Math.max(0, report.dueAt - now)))
+
+/**
+ * Removes the registration, and stops: invocations from now on report `Halted` (`Deregistered`) until {@link reset}. A
+ * registration that is gone already is success. An invocation that is under way at this moment may still register.
+ *
+ * The stop is kept before the request is made: a deregistration that failed may be made again.
+ *
+ * **Example** (Out of service)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ *
+ * export const leave = CheckIn.deregister({
+ *   instance: { name: "resizer", type: "worker", apiUrl: "https://resizer.example" }
+ * })
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const deregister = Effect.fnUntraced(function*(
+  options: Options
+): Effect.fn.Return<
+  void,
+  Transient | AuthFailed | Refused | KeyValueStore.KeyValueStoreError,
+  Registry | KeyValueStore.KeyValueStore
+> {
+  const registry = yield* Registry
+  const { adapter, enabled, target } = registry.capabilities
+  if (!enabled) return
+  const store = yield* KeyValueStore.KeyValueStore
+  const instance = yield* ServiceInstance.make(options.instance)
+  const of = { name: instance.name, type: instance.type, adapter, target }
+  const key = options.key ?? Record.keyOf(instance)
+  const text = yield* store.get(key)
+  const found = text === undefined ? undefined : yield* Effect.orElseSucceed(Record.decode(of, text), () => undefined)
+  const record = found ?? Record.initial(yield* newId)
+  const at = { now: yield* Clock.currentTimeMillis, random: 0 }
+  const { state } = Heartbeat.step(Heartbeat.make(), record.state, { _tag: "Stop" }, at)
+  yield* store.set(key, Record.encode(of, { ...record, state, cause: undefined }))
+  if (record.lease === undefined) return
+  yield* Effect.withSpan(registry.deregister(record.lease), Telemetry.spans.Deregister, {
+    kind: "client",
+    attributes: { adapter }
+  })
+})
+
+/**
+ * Forgets the record: the next invocation starts afresh and registers. Sends nothing.
+ *
+ * **Example** (Back in service)
+ *
+ * ```ts
+ * import * as CheckIn from "effect-lifeline/CheckIn"
+ *
+ * export const back = CheckIn.reset({
+ *   instance: { name: "resizer", type: "worker", apiUrl: "https://resizer.example" }
+ * })
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const reset = Effect.fnUntraced(function*(
+  options: Options
+): Effect.fn.Return<void, Refused | KeyValueStore.KeyValueStoreError, KeyValueStore.KeyValueStore> {
+  const store = yield* KeyValueStore.KeyValueStore
+  const key = options.key ?? Record.keyOf(yield* ServiceInstance.make(options.instance))
+  yield* store.remove(key)
+  yield* store.remove(Record.claimKeyOf(key))
+})
