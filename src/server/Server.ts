@@ -397,7 +397,8 @@ export interface WebOptions extends Options {
 
 /**
  * The registry as a plain function, for any server that speaks `Request` and `Response`: Deno, Bun, a Durable Object, a
- * test. It starts with its first request. `dispose` ends its event streams, stores what is not stored and stops it.
+ * test. It starts with its first request; while its store cannot be read, requests are rejected and each tries anew.
+ * `dispose` ends its event streams, stores what is not stored and stops it.
  *
  * There are no WebSockets here (501): `GET /api/v1/events` carries the same events.
  *
@@ -436,7 +437,14 @@ export const toWebHandler = (options?: WebOptions): {
     )
   let started: ReturnType<typeof start> | undefined
   return {
-    handler: (request) => (started ??= start()).handler(request),
+    handler: (request) => {
+      const current = started ??= start()
+      // A request is always answered; what rejects is the start.
+      return current.handler(request).catch((cause: unknown) => {
+        if (started === current) started = undefined
+        throw cause
+      })
+    },
     dispose: () => started === undefined ? Promise.resolve() : started.dispose()
   }
 }
