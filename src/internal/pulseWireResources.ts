@@ -13,9 +13,9 @@ export const DownloadClient = Schema.Struct({
   /** `torrent` or `usenet`. */
   protocol: Schema.String,
   enabled: Schema.Boolean,
-  priority: Schema.Number,
+  priority: Schema.Int,
   host: Schema.String,
-  port: Schema.Number,
+  port: Schema.Int,
   useSsl: Schema.Boolean,
   username: Schema.String,
   category: Schema.String,
@@ -29,7 +29,7 @@ export const Indexer = Schema.Struct({
   name: Schema.String,
   kind: Schema.String,
   enabled: Schema.Boolean,
-  priority: Schema.Number,
+  priority: Schema.Int,
   url: Schema.String,
   /** JSON as text. */
   settings: Schema.String,
@@ -47,8 +47,8 @@ export const QualityProfile = Schema.Struct({
   upgradeAllowed: Schema.Boolean,
   /** JSON as text. */
   upgradeUntilJson: Schema.optionalKey(Schema.NullOr(Schema.String)),
-  minCustomFormatScore: Schema.Number,
-  upgradeUntilCfScore: Schema.Number,
+  minCustomFormatScore: Schema.Int,
+  upgradeUntilCfScore: Schema.Int,
   createdAt: Schema.String,
   updatedAt: Schema.String
 }).pipe(Schema.encodeKeys({
