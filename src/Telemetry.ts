@@ -10,11 +10,25 @@
  * | span | when |
  * |---|---|
  * | `Lifeline.register`, `Lifeline.heartbeat`, `Lifeline.verify`, `Lifeline.deregister` | one per call, kind `client`, attribute `adapter` |
- * | `CheckIn.run` | one per check-in |
+ * | `CheckIn.run` | one per check-in, attribute `adapter` |
+ *
+ * Spans are made where the program has a tracer.
  *
  * Log lines carry the annotations `package` (`effect-lifeline`), `adapter`, `service` and `type`. There is one line each
  * when a lease is lost or begins to fail (warning), at every fifth failure in a row (warning), when it recovered (info),
  * when the program goes on standalone (warning), and when nothing more is tried (error). Each beat is logged at debug level.
+ *
+ * **Example** (How many lifelines of this process are online)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Metric from "effect/Metric"
+ * import * as Telemetry from "effect-lifeline/Telemetry"
+ *
+ * export const online = Metric.value(Metric.withAttributes(Telemetry.online, { adapter: "pulse" })).pipe(
+ *   Effect.map((gauge) => gauge.value)
+ * )
+ * ```
  *
  * @since 0.1.0
  */

@@ -129,6 +129,10 @@ export const linesOf = (report: Report): ReadonlyArray<Line> => {
     const fate = Number.isFinite(after.dueAt) ? "going on standalone" : "not registered"
     lines.push(line("Warn", () => `${fate}: ${gaveUp.message}; ${plan(report)}`))
   }
-  if (recovered(report)) lines.push(line("Info", () => `recovered after ${before.failures} failures`))
+  if (recovered(report)) {
+    lines.push(
+      line("Info", () => `recovered after ${before.failures} ${before.failures === 1 ? "failure" : "failures"}`)
+    )
+  }
   return lines
 }
