@@ -12,6 +12,7 @@ import { root, run as runCommand } from "../scripts/internal.ts"
 import { holds, toJson } from "./lib/figure.ts"
 import type { Bench, Context } from "./lib/figure.ts"
 import { formatReport } from "./lib/print.ts"
+import "./lib/resolve.ts"
 
 const args = process.argv.slice(2)
 const flags = new Set(args.filter((arg) => arg.startsWith("--")))
