@@ -134,6 +134,29 @@ const statusEvents = {
   unknown: "health_check"
 } as const
 
+/** How long a write may take. A registration that could not be stored in this time is refused. */
+const writeTimeout = "10 seconds"
+
+/** How long stopping may take to store the statuses that changed. They are found out anew after the next start anyway. */
+const flushTimeout = "3 seconds"
+
+/**
+ * The deadline of a write. Nothing else interrupts it: a client that goes away must not leave half a change. After the
+ * deadline it is not known whether the write happened; registering again is safe.
+ */
+const write = (operation: "save" | "remove", key: Store.Key, effect: Effect.Effect<void, Store.StoreError>) =>
+  Effect.timeoutOrElse(Effect.interruptible(effect), {
+    duration: writeTimeout,
+    orElse: () =>
+      Effect.fail(
+        new Store.StoreError({
+          operation,
+          key: `${key._tag}/${key.id}`,
+          cause: new Error(`no answer within ${writeTimeout}`)
+        })
+      )
+  })
+
 /** How many statuses are stored at the same time. */
 const flushConcurrency = 8
 
@@ -144,7 +167,7 @@ const flushConcurrency = 8
  * @since 0.1.0
  */
 export const make = Effect.gen(function*() {
-  const store = yield* Store.Store
+  const { load, remove: erase, save } = yield* Store.Store
   const events = yield* Events.Events
   const random = yield* SecureRandom.SecureRandom
   const startedAt = yield* Clock.currentTimeMillis
@@ -238,8 +261,8 @@ export const make = Effect.gen(function*() {
     }
     const client = service.type === downloadClientType ? yield* nextDownloadClient(service) : undefined
     // The service is written last: it is what makes the registration count.
-    if (client !== undefined) yield* store.save(client)
-    yield* store.save(service)
+    if (client !== undefined) yield* write("save", client, save(client))
+    yield* write("save", service, save(service))
     if (client !== undefined) downloadClients.set(client.id, client)
     dirty.delete(service.id)
     const current = services.get(service.id)
@@ -266,7 +289,7 @@ export const make = Effect.gen(function*() {
   const remove = Effect.fnUntraced(function*(id: string) {
     const service = services.get(id)
     if (service === undefined) return false
-    yield* store.remove(service)
+    yield* write("remove", service, erase(service))
     services.delete(id)
     ids.delete(identityOf(service))
     dirty.delete(id)
@@ -326,11 +349,11 @@ export const make = Effect.gen(function*() {
       return Effect.suspend(() => {
         const current = services.get(id)
         if (current === undefined || !dirty.delete(id)) return Effect.void
-        return Effect.catch(store.save(current), (error) => {
+        return Effect.catch(save(current), (error) => {
           dirty.add(id)
           return Effect.logWarning(`The status of service ${current.name} is not stored yet`, error)
         })
-      }).pipe(Effect.uninterruptible, lock(identityOf(service)))
+      }).pipe(lock(identityOf(service)))
     })
 
   const flush = Effect.suspend(() =>
@@ -347,7 +370,7 @@ export const make = Effect.gen(function*() {
           ...(patch.enabled === undefined ? {} : { enabled: patch.enabled }),
           ...(patch.priority === undefined ? {} : { priority: patch.priority })
         }
-        return Effect.map(store.save(client), () => {
+        return Effect.map(write("save", client, save(client)), () => {
           downloadClients.set(id, client)
           return client
         })
@@ -363,10 +386,10 @@ export const make = Effect.gen(function*() {
     sorted = undefined
     put(kept)
     yield* Effect.logWarning(`The registry's store holds service ${kept.name} (${kept.type}) twice: ${dropped.id} goes`)
-    yield* Effect.ignore(store.remove(dropped))
+    yield* Effect.ignore(erase(dropped))
   })
 
-  for (const document of yield* store.load) {
+  for (const document of yield* load) {
     switch (document._tag) {
       case "Service":
         yield* adopt(document)
@@ -386,7 +409,7 @@ export const make = Effect.gen(function*() {
     }
   }
 
-  yield* Effect.addFinalizer(() => flush)
+  yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(flush), flushTimeout))
   return Catalog.of({
     register,
     heartbeat,

@@ -155,6 +155,42 @@ describe("Catalog", () => {
       assert.strictEqual((yield* next.get(registered.id))?.status, "offline")
     }))
 
+  it.effect("stops within 3 seconds, also when its store does not answer any more", () =>
+    Effect.gen(function*() {
+      const inner = yield* makeStore
+      const { catalog, stop } = yield* start({
+        ...inner,
+        save: (document) =>
+          document._tag === "Service" && document.status === "online" ? inner.save(document) : Effect.never
+      })
+      yield* catalog.report(yield* catalog.register(haul), "offline")
+      const stopping = yield* Effect.forkChild(stop)
+      yield* TestClock.adjust("2 seconds")
+      assert.isUndefined(stopping.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(stopping)
+    }))
+
+  it.effect("gives up a write after 10 seconds, and nobody else is held up", () =>
+    Effect.gen(function*() {
+      const { catalog, events } = yield* start({
+        load: Effect.succeed([]),
+        save: (document) => document._tag === "Service" && document.name === "slow" ? Effect.never : Effect.void,
+        remove: () => Effect.never
+      })
+      const before = yield* events.position
+      const slow = yield* Effect.forkChild(Effect.flip(catalog.register({ ...haul, name: "slow" })))
+      const other = yield* catalog.register(haul)
+      const removing = yield* Effect.forkChild(Effect.flip(catalog.deregister(other.id)))
+      yield* TestClock.adjust("9 seconds")
+      assert.isUndefined(slow.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(yield* Fiber.join(slow), { _tag: "StoreError", operation: "save" })
+      assert.deepInclude(yield* Fiber.join(removing), { _tag: "StoreError", operation: "remove" })
+      assert.deepStrictEqual((yield* catalog.list()).map((service) => service.name), ["haul"])
+      assert.strictEqual(yield* events.position, `${before.slice(0, -1)}1`)
+    }))
+
   it.effect("tries again to store a status that could not be stored", () =>
     Effect.gen(function*() {
       const broken = yield* Ref.make(false)
