@@ -13,6 +13,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
+import * as Semaphore from "effect/Semaphore"
 import type { FileHandle } from "node:fs/promises"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
@@ -31,6 +32,9 @@ export interface Options {
    */
   readonly sync?: boolean | undefined
 }
+
+/** How many files are written at the same time: a burst of writes must not use up the file handles of the process. */
+const mostWrites = 32
 
 const suffix = ".value"
 const temporary = ".tmp"
@@ -91,6 +95,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<KeyValueStore.KeyValueStore, KeyValueStore.KeyValueStoreError> {
   const directory = Path.resolve(options.directory)
   const sync = options.sync ?? true
+  const writes = yield* Semaphore.make(mostWrites)
   let written = 0
 
   const pathOf = (method: string, key: string): Effect.Effect<string, KeyValueStore.KeyValueStoreError> => {
@@ -157,7 +162,10 @@ export const make = Effect.fnUntraced(function*(
   return KeyValueStore.make({
     get: (key) => Effect.map(read("get", key), (bytes) => bytes?.toString("utf8")),
     getUint8Array: (key) => Effect.map(read("getUint8Array", key), (bytes) => bytes && new Uint8Array(bytes)),
-    set: (key, value) => Effect.flatMap(pathOf("set", key), (path) => attempt("set", key, () => replace(path, value))),
+    set: (key, value) =>
+      Effect.flatMap(pathOf("set", key), (path) => attempt("set", key, () => replace(path, value))).pipe(
+        writes.withPermits(1)
+      ),
     remove: (key) => Effect.flatMap(pathOf("remove", key), (path) => attempt("remove", key, () => delete_([path]))),
     clear: removeAll("clear", ""),
     clearPrefix: (prefix) => removeAll("clearPrefix", prefix),

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FileStore from "effect-lifeline/node/FileStore"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -74,6 +75,22 @@ describe("FileStore", () => {
       const read = Effect.forEach(Array.from({ length: 60 }), () => store.get("k"))
       const [, seen] = yield* Effect.all([write, read], { concurrency: 2 })
       assert.strictEqual(seen.every((value) => value !== undefined && values.includes(value)), true)
+    }))
+
+  it.live("opens a few files at a time, however much is written at once", () =>
+    Effect.gen(function*() {
+      const store = yield* FileStore.make({ directory: yield* temporary, sync: false })
+      const open = Effect.promise(async () => (await Fs.readdir("/dev/fd")).length)
+      const before = yield* open
+      const keys = Array.from({ length: 1000 }, (_, n) => `key-${n}`)
+      const writing = yield* Effect.forkChild(
+        Effect.forEach(keys, (key) => store.set(key, key), { concurrency: "unbounded" })
+      )
+      let most = 0
+      while (writing.pollUnsafe() === undefined) most = Math.max(most, (yield* open) - before)
+      yield* Fiber.join(writing)
+      assert.isAtMost(most, 40)
+      assert.strictEqual(yield* store.size, 1000)
     }))
 
   it.live("does not take what a crash left unfinished for a value, and removes it", () =>
