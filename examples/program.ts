@@ -114,8 +114,11 @@ export const layer = (runtime: string) =>
     Layer.provide(SecureRandom.layerWebCrypto)
   )
 
-/** What the program says of itself, and how often: the options of `Lifeline.layer` and of `CheckIn.run`. */
-export const options = (haul: Haul["Service"], listensAt: string) => ({
+/**
+ * What the program says of itself, and how often: the options of `Lifeline.make` and of `CheckIn.run`. Without any URL it
+ * is refused before anything is sent.
+ */
+export const options = (haul: Haul["Service"], listensAt = "") => ({
   instance: {
     name: haul.name,
     type: "download-client",

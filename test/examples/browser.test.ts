@@ -82,13 +82,16 @@ describe("examples/browser", () => {
       const second = yield* serve
       front.retarget(second.url)
       yield* status(tab, "Online")
-      yield* shows(tab, "history", "the registry forgot us")
       yield* shows(tab, "history", "registered again")
       yield* shows(tab, "history", "recovered after")
       yield* shows(tab, "peers", "haul-browser")
 
       yield* click(tab, "Deregister")
       yield* status(tab, "Closed")
+      yield* front.until(
+        "the deregistration",
+        (calls) => calls.find((call) => call.method === "DELETE" && call.status === 204)
+      )
       assert.deepStrictEqual(yield* Registry.getJson(`${second.url}/api/v1/services`, Registry.key), [])
       yield* click(tab, "Register again")
       yield* status(tab, "Online")

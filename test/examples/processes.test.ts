@@ -108,6 +108,15 @@ describe.each(commands)("examples/%s", (runtime, args) => {
       yield* terminate(program)
     }))
 
+  it.live("answers, and can be ended, while its start still waits for the registry", () =>
+    Effect.gen(function*() {
+      const program = yield* start(runtime, args, { PULSE_URL: yield* nowhere })
+      yield* program.line(/register .* failed for now/)
+      assert.deepStrictEqual(yield* Registry.getJson(`${program.url}/health`), { status: "ok" })
+      yield* terminate(program)
+      assert.notMatch(program.lines.join("\n"), /started/)
+    }))
+
   it.live("goes on without a registry when none is configured", () =>
     Effect.gen(function*() {
       const program = yield* start(runtime, args, { HAUL_API_KEY: "own" })

@@ -38,19 +38,24 @@ export const open = (
   viewport: { readonly width: number; readonly height: number }
 ): Effect.Effect<Tab, RuntimeError, Scope.Scope> =>
   Effect.gen(function*() {
-    const browser = yield* Effect.acquireRelease(
+    const server = yield* Effect.acquireRelease(
       Effect.tryPromise({
         try: async () =>
-          chromium.launch({
+          chromium.launchServer({
             executablePath: process.env["CHROMIUM"] ?? await sparticuz.executablePath(),
             headless: true,
-            args: flags
+            args: flags,
+            timeout: 20_000
           }),
         catch: (cause) => new RuntimeError({ problem: help, seen: String(cause), cause })
       }),
-      (launched) => Effect.promise(() => launched.close())
+      // Nothing of the browser is worth a graceful end, which may take for ever.
+      (launched) => Effect.promise(() => launched.kill())
     )
-    const page = yield* Effect.promise(() => browser.newPage({ viewport }))
+    const page = yield* Effect.promise(async () => {
+      const browser = await chromium.connect(server.wsEndpoint())
+      return browser.newPage({ viewport })
+    })
     const problems: Array<string> = []
     page.on("pageerror", (error) => problems.push(error.message))
     return { page, problems }

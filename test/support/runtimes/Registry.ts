@@ -46,6 +46,11 @@ export const make = Effect.gen(function*() {
     url: front.url,
     front,
     services,
+    /** Removes a service behind its back. */
+    forget: (id: string): Effect.Effect<void> =>
+      Effect.promise(async () => {
+        await fetch(`${url}/api/v1/services/${id}`, { method: "DELETE", headers: { "x-api-key": key } })
+      }),
     /** The service of that name; the test fails where there is none. */
     service: (name: string): Effect.Effect<Service> =>
       Effect.flatMap(services, (found) => {

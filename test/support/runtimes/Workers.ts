@@ -14,7 +14,6 @@ import { RuntimeError } from "./Watch.ts"
 
 /** What is read of a `wrangler.jsonc`; a field that is not here is a mistake, so that no test passes by ignoring it. */
 const Config = Schema.fromJsonString(Schema.Struct({
-  $schema: Schema.String,
   name: Schema.String,
   main: Schema.String,
   compatibility_date: Schema.String,
