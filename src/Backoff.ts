@@ -11,10 +11,10 @@
  * | jitter | n-th wait | use |
  * |---|---|---|
  * | `"phase"` | one phase u in [0, 1) per outage; attempt n falls at (sum of the windows before n) + u * window n | the default: a fleet comes back at the uniform rate |
- * | `"full"` | uniform in [0, window) | as AWS, gRPC, Hatchet do |
- * | `"equal"` | uniform in [window / 2, window) | |
- * | `{ proportional: r }` | uniform in [1 - r, 1 + r) times the window, the window at most cap / (1 + r) | never passes the cap |
- * | `"decorrelated"` | uniform in [base, min(cap, 3 * the wait before)) | |
+ * | `"full"` | uniform in [0, window) | as AWS, Envoy, Hatchet do |
+ * | `"equal"` | uniform in [window / 2, window) | where a short wait is never right |
+ * | `{ proportional: r }` | uniform in [1 - r, 1 + r) times the window, the window at most cap / (1 + r) | as gRPC (0.2) and bore (0.25) do, but never past the cap |
+ * | `"decorrelated"` | uniform in [base, min(cap, 3 * the wait before)) | as AWS describes it |
  * | `"none"` | the window | tests, exact replicas of other clients |
  *
  * No wait is shorter than `floor` or longer than `cap`, unless the server asks for longer (`Retry-After`). Such a hint is
@@ -23,7 +23,7 @@
  *
  * Gotchas:
  * - A wait starts when the failure is seen: the time that attempts take comes on top.
- * - The schedule of {@link toSchedule} and {@link retry} know one outage only. What lives through many (a connection, a
+ * - {@link retry} and {@link toSchedule} know one outage only. What lives through many (a connection, a
  *   lifeline) drives {@link step} itself and says with {@link recovered} when an outage is over: on progress that lasted,
  *   never on a connection that merely opened.
  *
