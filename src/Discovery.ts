@@ -85,6 +85,8 @@ export class PeerSharesNoKey extends Data.TaggedError("PeerSharesNoKey")<{ reado
 }
 
 /**
+ * Why a peer cannot be called.
+ *
  * @category reasons
  * @since 0.1.0
  */

@@ -468,6 +468,8 @@ export const isOnline = (policy: Policy, state: State, now: number): boolean =>
 // As a Schedule
 // ---------------------------------------------------------------------------------------------------------------------
 
+const actions: ReadonlyArray<Action> = ["Register", "Heartbeat", "Verify", "Idle", "Stop"]
+
 /**
  * The machine as a `Schedule`: its input is what happened, its output the action to take after the delay, which the
  * effect that is repeated reads from {@link currentAction}. It ends on `Stop`, and waits for ever on `Idle`.
@@ -489,8 +491,6 @@ export const isOnline = (policy: Policy, state: State, now: number): boolean =>
  * @category combinators
  * @since 0.1.0
  */
-const actions: ReadonlyArray<Action> = ["Register", "Heartbeat", "Verify", "Idle", "Stop"]
-
 export const toSchedule = (policy: Policy): Schedule.Schedule<Action, Event> =>
   Schedule.fromStep(Effect.sync(() => {
     let state = initial

@@ -151,6 +151,8 @@ export type Event =
   | { readonly _tag: "Closed"; readonly at: number; readonly reason: ClosedReason }
 
 /**
+ * What a lifeline is made from: only `instance` is needed.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -172,6 +174,8 @@ export interface Options {
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
+ * The lifeline of a program: what may be believed, what happens, and what can be asked for.
+ *
  * @category services
  * @since 0.1.0
  */

@@ -125,6 +125,8 @@ export class Unavailable extends Data.TaggedError("Unavailable")<{
 }
 
 /**
+ * Why a call failed for now.
+ *
  * @category reasons
  * @since 0.1.0
  */
@@ -199,6 +201,8 @@ export class LeaseTaken extends Data.TaggedError("LeaseTaken")<{ readonly by?: s
 }
 
 /**
+ * How a lease was lost.
+ *
  * @category reasons
  * @since 0.1.0
  */
@@ -288,6 +292,8 @@ export class CredentialMissing extends Data.TaggedError("CredentialMissing") {
 }
 
 /**
+ * What is wrong with the credential.
+ *
  * @category reasons
  * @since 0.1.0
  */
@@ -388,6 +394,8 @@ export class MalformedResponse extends Data.TaggedError("MalformedResponse")<{ r
 }
 
 /**
+ * What is wrong for good.
+ *
  * @category reasons
  * @since 0.1.0
  */
@@ -485,6 +493,8 @@ export class Detached extends Data.TaggedError("Detached") {
 }
 
 /**
+ * Why the lifecycle ended.
+ *
  * @category reasons
  * @since 0.1.0
  */

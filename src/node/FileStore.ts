@@ -19,6 +19,8 @@ import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
 
 /**
+ * Where the files are, and how safe a write is.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -44,6 +44,8 @@ import * as Store from "../server/Store.ts"
 import * as FileStore from "./FileStore.ts"
 
 /**
+ * Where the registry listens and what it keeps, beside the options of the registry itself. All have a default.
+ *
  * @category models
  * @since 0.1.0
  */

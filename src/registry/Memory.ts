@@ -44,6 +44,8 @@ import * as Registry from "../Registry.ts"
 import * as ServiceInstance from "../ServiceInstance.ts"
 
 /**
+ * How long leases last, and how much watchers may be behind.
+ *
  * @category models
  * @since 0.1.0
  */

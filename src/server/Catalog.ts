@@ -63,6 +63,8 @@ export interface DownloadClientPatch {
 }
 
 /**
+ * What the registry knows, and what may be done with it.
+ *
  * @category services
  * @since 0.1.0
  */

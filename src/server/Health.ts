@@ -29,6 +29,8 @@ import * as Catalog from "./Catalog.ts"
 import type * as Store from "./Store.ts"
 
 /**
+ * How often and how patiently services are checked.
+ *
  * @category models
  * @since 0.1.0
  */

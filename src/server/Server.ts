@@ -52,6 +52,8 @@ import * as Sse from "./internal/sse.ts"
 import * as Store from "./Store.ts"
 
 /**
+ * Who may call the registry, and how it behaves. All have a default.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -41,6 +41,8 @@ export const Service = Schema.TaggedStruct("Service", {
 })
 
 /**
+ * A registered service, as it is kept.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -71,6 +73,8 @@ export const DownloadClient = Schema.TaggedStruct("DownloadClient", {
 })
 
 /**
+ * A download client, as it is kept.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -98,6 +102,8 @@ export const Indexer = Schema.TaggedStruct("Indexer", {
 })
 
 /**
+ * An indexer, as it is kept.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -123,6 +129,8 @@ export const QualityProfile = Schema.TaggedStruct("QualityProfile", {
 })
 
 /**
+ * A quality profile, as it is kept.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -144,6 +152,8 @@ export const SharedSettings = Schema.TaggedStruct("SharedSettings", {
 })
 
 /**
+ * The shared settings, as they are kept.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -158,6 +168,8 @@ export type SharedSettings = typeof SharedSettings.Type
 export const Document = Schema.Union([Service, DownloadClient, Indexer, QualityProfile, SharedSettings])
 
 /**
+ * One entry of a store.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -53,6 +53,8 @@ export type Outcome =
   }
 
 /**
+ * What an answer looks like: 200 without a body where nothing is given.
+ *
  * @category models
  * @since 0.1.0
  */
