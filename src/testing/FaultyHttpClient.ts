@@ -53,7 +53,7 @@ export type Outcome =
   }
 
 /**
- * What an answer looks like: 200 without a body where nothing is given.
+ * What an answer looks like; its status is 200 where nothing else is given.
  *
  * @category models
  * @since 0.1.0
