@@ -161,7 +161,7 @@ export const make: (
  * import * as Pulse from "effect-lifeline/registry/Pulse"
  * import * as FetchHttpClient from "effect/http/FetchHttpClient"
  * import * as Layer from "effect/Layer"
- * import type * as Redacted from "effect/Redacted"
+ * import * as Redacted from "effect/Redacted"
  *
  * export const registry = Pulse.layer({ url: "http://pulse:9696", apiKey: Redacted.make("...") }).pipe(
  *   Layer.provide(FetchHttpClient.layer)
