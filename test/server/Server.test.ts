@@ -573,6 +573,10 @@ describe("authorization", () => {
       ["a page of the same origin", { "sec-fetch-site": "same-origin" }, 200],
       ["a typed address", { "sec-fetch-site": "none" }, 200],
       ["a page of another origin", { "sec-fetch-site": "same-site", origin: "http://evil.test" }, 401],
+      ["a page of its own, by Origin alone", { host: "registry.test", origin: "http://registry.test" }, 200],
+      ["a page of another origin, by Origin alone", { host: "registry.test", origin: "http://evil.test" }, 401],
+      ["a page of no origin", { host: "registry.test", origin: "null" }, 401],
+      ["a page of an allowed origin, by Origin alone", { host: "registry.test", origin: "http://app.test" }, 200],
       ["a page of an allowed origin", { "sec-fetch-site": "cross-site", origin: "http://app.test" }, 200]
     ] as const
   )("without a key configured, lets in or not: %s", ([, headers, status]) =>

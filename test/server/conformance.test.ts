@@ -1,7 +1,8 @@
-import { describe, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
 import * as Registry from "effect-lifeline/Registry"
 import * as Pulse from "effect-lifeline/registry/Pulse"
+import * as PulseApi from "effect-lifeline/registry/PulseApi"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -40,4 +41,27 @@ describe.each<[string, NodeRegistry.Options]>([
   ["with the reference's answer to unknown heartbeats", { heartbeatUnknown: 204 }]
 ])("the Pulse client against the embedded registry %s", (_, options) => {
   it.effect.each(names)("%s", (name) => withRegistry(options)(name))
+})
+
+describe("the Pulse client's reads of the embedded registry", () => {
+  it.effect("find a download client, and whatever else is there", () =>
+    Effect.gen(function*() {
+      const context = yield* NodeRegistry.make({ apiKey })
+      const { url } = Context.get(context, NodeRegistry.NodeRegistry)
+      const registry = yield* client({ url, apiKey })
+      const api = yield* Effect.orDie(Effect.provide(PulseApi.make({ url, apiKey }), FetchHttpClient.layer))
+      const lease = yield* registry.register({
+        name: "haul",
+        type: "download-client",
+        apiUrl: "http://haul:8484",
+        capabilities: ["supports_usenet"]
+      })
+      const [found] = yield* api.downloadClients
+      assert.deepInclude(found, { name: "haul", protocol: "usenet", host: "haul", port: 8484, useSsl: false })
+      assert.deepStrictEqual(yield* api.indexers(lease.id), [])
+      assert.deepStrictEqual(yield* api.qualityProfiles, [])
+      assert.strictEqual((yield* api.sharedSettings).colonReplacement, "space-dash")
+      const unknown = yield* Effect.flip(api.indexers("nobody"))
+      assert.deepStrictEqual([unknown._tag, unknown.reason._tag], ["Refused", "NotFound"])
+    }))
 })

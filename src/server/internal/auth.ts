@@ -26,6 +26,13 @@ export interface Options {
   readonly allowedOrigins?: ReadonlyArray<string> | undefined
 }
 
+/** Not every browser says `Sec-Fetch-Site` of a WebSocket, but each says `Origin`. A program says neither. */
+const isOwn = (site: string | undefined, headers: Headers.Headers): boolean => {
+  if (site !== undefined) return site === "none" || site === "same-origin"
+  const origin = headers["origin"]
+  return origin === undefined || (headers["host"] !== undefined && URL.parse(origin)?.host === headers["host"])
+}
+
 /**
  * With a key: who shows it, and pages of the registry's own origin. Without one: everybody except pages of other origins,
  * which would otherwise reach a registry on the loopback interface through any browser that runs beside it.
@@ -39,6 +46,6 @@ export const make = (options: Options | undefined): (headers: Headers.Headers) =
     const site = headers["sec-fetch-site"]
     if (trustSameOrigin && site === "same-origin") return true
     if (key !== "") return isKey(headers[apiKeyHeader] ?? "")
-    return site === undefined || site === "none" || site === "same-origin" || origins.has(headers["origin"] ?? "")
+    return isOwn(site, headers) || origins.has(headers["origin"] ?? "")
   }
 }
