@@ -7,8 +7,8 @@
  * |---|---|---|
  * | reads | may be up to a minute old elsewhere than where it was written | always the last write |
  * | writes | one per second and key, the last one wins | transactional; `modify` is atomic |
- * | key | 512 bytes | 2048 bytes |
- * | value | 25 MiB | 2 MB, with the key-value backend 128 KiB |
+ * | key | 512 bytes, but not `.` or `..` | with its value 2 MB; with the key-value backend 2048 bytes |
+ * | value | 25 MiB | with its key 2 MB; with the key-value backend 128 KiB |
  * | binary | kept as base64 | kept as it is |
  *
  * Whatever the platform refuses is a `KeyValueStoreError` with its error as cause. Listing and clearing go page by page, at
