@@ -16,10 +16,11 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type { Attempted, Refused, Transient } from "../LifelineError.ts"
 import { issuesOf } from "./issues.ts"
@@ -63,7 +64,7 @@ export const exchange = <const T extends Classify.Table>(
   request: HttpClientRequest.HttpClientRequest,
   { at, body, secrets, table, timeout, tracePropagation }: Options<T>
 ): Effect.Effect<string, Classify.ErrorsOf<T> | Transient> =>
-  Effect.suspend(() => {
+  Effect.withFiber((fiber) => {
     let response: HttpClientResponse.HttpClientResponse | undefined
     const failWith = <E>(error: (at: Classify.At) => E): Effect.Effect<never, E> =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fail(error({ ...at, now, secrets })))
@@ -72,7 +73,10 @@ export const exchange = <const T extends Classify.Table>(
       response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : failWith(error)
     return Effect.flatMap(client.execute(request), (received) => {
       response = received
-      return isBodiless(received.status) ? Effect.succeed("") : readBody(received, at)
+      if (!isBodiless(received.status)) return readBody(received, at)
+      // Taken over, so that the client does not watch over a body that nobody will read.
+      HttpClientResponse.toWeb(received)
+      return Effect.succeed("")
     }).pipe(
       Effect.catch((error) =>
         unlessDecided((at) => error._tag === "Refused" ? error : Classify.fromClientError(table, error, at))
@@ -81,7 +85,10 @@ export const exchange = <const T extends Classify.Table>(
         duration: timeout,
         orElse: () => unlessDecided((at) => Classify.make("TimedOut", { ...at, after: timeout }))
       }),
-      Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
+      // Where nobody traces and no header is wanted, the client need not make a span.
+      !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
+        ? Effect.provideService(Tracer.DisablePropagation, true)
+        : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
         const { headers, status } = response ?? { status: 0, headers: {} }
         return isOk(status) && !Classify.isHtml(headers)
