@@ -19,6 +19,7 @@ import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
+import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import * as FakePulse from "../support/fakePulse.ts"
 
@@ -165,14 +166,22 @@ describe("Pulse, what it sends", () => {
       { url: ` ${url}/base// `, apiKey }
     ))
 
-  it.effect("sends no key where there is none, and no trace headers", () =>
+  it.effect("sends no key where there is none, and no trace headers, traced or not", () =>
     scripted(
-      [respond(204)],
+      [respond(204), respond(204)],
       (registry, http) =>
         Effect.gen(function*() {
+          const spans: Array<string> = []
+          const tracer = Tracer.make({
+            span: (options) => {
+              spans.push(options.name)
+              return Tracer.nativeTracer.span(options)
+            }
+          })
           yield* Effect.withSpan(registry.heartbeat(lease), "caller")
-          const [request] = yield* http.requests
-          assert.deepStrictEqual(Object.keys(request?.headers ?? {}), ["accept"])
+          yield* registry.heartbeat(lease).pipe(Effect.withSpan("caller"), Effect.withTracer(tracer))
+          for (const request of yield* http.requests) assert.deepStrictEqual(Object.keys(request.headers), ["accept"])
+          assert.deepStrictEqual(spans, ["caller", "PUT"])
         }),
       { url }
     ))
