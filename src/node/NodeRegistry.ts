@@ -98,7 +98,11 @@ const backlog = Server.Backlog.of((request) => NodeHttpServerRequest.toIncomingM
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(options?: Options) {
+export const make: (options?: Options) => Effect.Effect<
+  Context.Context<NodeRegistry | Catalog.Catalog | Events.Events>,
+  HttpServerError.ServeError | Store.StoreError | KeyValueStore.KeyValueStoreError,
+  Scope.Scope
+> = Effect.fnUntraced(function*(options?: Options) {
   const host = options?.host ?? "127.0.0.1"
   if (!isLoopback(host) && (options?.apiKey === undefined || Redacted.value(options.apiKey) === "")) {
     yield* Effect.logWarning(`The registry listens on ${host} without an API key: whoever reaches it may register`)

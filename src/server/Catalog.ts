@@ -17,6 +17,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import { formatTime } from "../internal/time.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Events from "./Events.ts"
@@ -168,7 +169,11 @@ const flushConcurrency = 8
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.gen(function*() {
+export const make: Effect.Effect<
+  Catalog["Service"],
+  Store.StoreError,
+  Store.Store | Events.Events | SecureRandom.SecureRandom | Scope.Scope
+> = Effect.gen(function*() {
   const { load, remove: erase, save } = yield* Store.Store
   const events = yield* Events.Events
   const random = yield* SecureRandom.SecureRandom

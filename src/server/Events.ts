@@ -17,6 +17,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Pull from "effect/Pull"
 import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Wire from "../internal/pulseWire.ts"
 import { formatTime } from "../internal/time.ts"
@@ -111,7 +112,11 @@ export class Events extends Context.Service<Events, {
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(options?: Options) {
+export const make: (
+  options?: Options
+) => Effect.Effect<Events["Service"], never, SecureRandom.SecureRandom | Scope.Scope> = Effect.fnUntraced(function*(
+  options?: Options
+) {
   const capacity = Math.max(1, options?.history ?? 1000)
   const boot = (yield* (yield* SecureRandom.SecureRandom).uuidV4()).slice(0, 8)
   const history: Array<Wire.Event> = []
