@@ -1,3 +1,4 @@
+import { DurableObject } from "cloudflare:workers"
 import * as CheckIn from "effect-lifeline/CheckIn"
 import * as Cloudflare from "effect-lifeline/cloudflare/KeyValueStore"
 import * as ConfigProvider from "effect/ConfigProvider"
@@ -6,32 +7,16 @@ import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import { answer, Haul, layer, options } from "../program.ts"
 
-/** The variables and secrets of the Worker, and the namespace of its object. */
-type Env = {
-  readonly HAUL: {
-    readonly idFromName: (name: string) => unknown
-    readonly get: (id: unknown) => { readonly fetch: (request: Request) => Promise<Response> }
-  }
+/** The namespace of the object, and the variables and secrets of the Worker. */
+interface Env {
+  readonly HAUL: DurableObjectNamespace<HaulObject>
   readonly PULSE_URL: string
   readonly PULSE_API_KEY: string
   readonly HAUL_URL: string
 }
 
-interface Storage extends Cloudflare.Storage {
-  readonly getAlarm: () => Promise<number | null>
-  readonly setAlarm: (at: number) => Promise<void>
-}
-
 /** The program asks for `HAUL_URL` as `URL` in `HAUL`. */
 const settings = (env: Env) => ConfigProvider.mapInput(ConfigProvider.fromUnknown(env), (path) => [path.join("_")])
-
-const runtime = (storage: Storage, env: Env) =>
-  ManagedRuntime.make(
-    layer("alarm").pipe(
-      Layer.provideMerge(Cloudflare.layerDurableObject(storage)),
-      Layer.provide(ConfigProvider.layer(settings(env)))
-    )
-  )
 
 const checkIn = Effect.gen(function*() {
   const report = yield* CheckIn.runAlarm(options(yield* Haul))
@@ -39,28 +24,27 @@ const checkIn = Effect.gen(function*() {
   return report
 })
 
-/** One object, woken by its alarm exactly when something is due, and by whoever calls it. */
-export class HaulObject {
-  readonly storage: Storage
-  readonly runtime: ReturnType<typeof runtime>
+/** Woken by its alarm exactly when something is due, and by whoever calls it. */
+export class HaulObject extends DurableObject<Env> {
+  readonly #runtime = ManagedRuntime.make(
+    layer("alarm").pipe(
+      Layer.provideMerge(Cloudflare.layerDurableObject(this.ctx.storage)),
+      Layer.provide(ConfigProvider.layer(settings(this.env)))
+    )
+  )
 
-  constructor(state: { readonly storage: Storage }, env: Env) {
-    this.storage = state.storage
-    this.runtime = runtime(state.storage, env)
+  override async alarm(): Promise<void> {
+    const { dueAt } = await this.#runtime.runPromise(checkIn)
+    if (dueAt < Infinity) await this.ctx.storage.setAlarm(dueAt)
   }
 
-  async alarm(): Promise<void> {
-    const { dueAt } = await this.runtime.runPromise(checkIn)
-    if (dueAt < Infinity) await this.storage.setAlarm(dueAt)
-  }
-
-  async fetch(request: Request): Promise<Response> {
-    if (await this.storage.getAlarm() === null) await this.storage.setAlarm(Date.now())
-    return this.runtime.runPromise(answer(request))
+  override async fetch(request: Request): Promise<Response> {
+    if (await this.ctx.storage.getAlarm() === null) await this.ctx.storage.setAlarm(Date.now())
+    return this.#runtime.runPromise(answer(request))
   }
 }
 
 export default {
   /** The first request starts it; from then on the alarm does. */
-  fetch: (request: Request, { HAUL }: Env): Promise<Response> => HAUL.get(HAUL.idFromName("haul")).fetch(request)
-}
+  fetch: (request, { HAUL }) => HAUL.get(HAUL.idFromName("haul")).fetch(request)
+} satisfies ExportedHandler<Env>

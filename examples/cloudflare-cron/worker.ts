@@ -6,8 +6,8 @@ import * as Layer from "effect/Layer"
 import { answer, Haul, layer, options } from "../program.ts"
 
 /** The bindings, variables and secrets of the Worker. */
-type Env = {
-  readonly KV: Cloudflare.Namespace
+interface Env {
+  readonly KV: KVNamespace
   readonly PULSE_URL: string
   readonly PULSE_API_KEY: string
   readonly HAUL_URL: string
@@ -29,8 +29,7 @@ const checkIn = Effect.gen(function*() {
 
 export default {
   /** Once a minute: one step of the same machine that a process runs. */
-  scheduled: (_event: unknown, env: Env): Promise<void> => Effect.runPromise(Effect.provide(checkIn, runtime(env))),
+  scheduled: (_event, env) => Effect.runPromise(Effect.provide(checkIn, runtime(env))),
   /** Whenever a peer calls. */
-  fetch: (request: Request, env: Env): Promise<Response> =>
-    Effect.runPromise(Effect.provide(answer(request), runtime(env)))
-}
+  fetch: (request, env) => Effect.runPromise(Effect.provide(answer(request), runtime(env)))
+} satisfies ExportedHandler<Env>

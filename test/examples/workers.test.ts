@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { isBeat, isRegistration } from "../support/runtimes/Front.ts"
+import * as Process from "../support/runtimes/Process.ts"
 import * as Registry from "../support/runtimes/Registry.ts"
 import { RuntimeError } from "../support/runtimes/Watch.ts"
 import * as Workers from "../support/runtimes/Workers.ts"
@@ -35,6 +36,21 @@ const call = ({ miniflare }: Workers.Worker, path: string, apiKey = ""): Effect.
 
 const registrations = ({ front }: Effect.Success<typeof Registry.make>): number =>
   front.calls.filter(isRegistration).length
+
+describe.each(["examples/cloudflare-cron", "examples/cloudflare-alarm"])("%s", (directory) => {
+  // Cloudflare's types are global, and others than those of the sources.
+  it.live("type-checks", () =>
+    Effect.gen(function*() {
+      const check = yield* Process.startRuntime("node", [
+        "node_modules/typescript/bin/tsc",
+        "--noEmit",
+        "--project",
+        `${directory}/tsconfig.json`
+      ])
+      const { code } = yield* check.exited("1 minute")
+      assert.strictEqual(code, 0, check.lines.join("\n"))
+    }), 70_000)
+})
 
 describe("examples/cloudflare-cron", () => {
   it.live(
