@@ -45,7 +45,8 @@ const isOk = (status: number): boolean => status >= 200 && status < 300
 const isBodiless = (status: number): boolean => status === 204 || status === 205 || status === 304
 
 // Runs within the context that the client's own layer was built in, so it sees the options that were given to that layer
-// (a dispatcher, credentials) and keeps them. `exchange` restores the context.
+// (a dispatcher, credentials) and keeps them; behind `HttpClient.transform` it sees only those of the caller. `exchange`
+// restores the context.
 const withoutRedirects = Effect.withFiber((fiber) =>
   Effect.sync(() => {
     const options = Context.getOrUndefined(fiber.context, FetchHttpClient.RequestInit)
