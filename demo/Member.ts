@@ -77,7 +77,11 @@ const describe = (
     case "Registering":
       return before === undefined ? { state, tone: "pending", what: "sends its registration" } : undefined
     case "Online": {
-      if (before?._tag === "Online") return { state, tone: "quiet", what: "heartbeat acknowledged" }
+      if (before?._tag === "Online") {
+        return status.confirmedAt > before.confirmedAt
+          ? { state, tone: "quiet", what: "heartbeat acknowledged" }
+          : undefined
+      }
       const id = shortId(status.lease.id)
       if (knownId === undefined) return { state, tone: "good", what: `registered as ${id}, confirmed by a heartbeat` }
       return {
