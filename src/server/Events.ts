@@ -251,6 +251,16 @@ export const make: (
 /**
  * {@link make} as a layer.
  *
+ * **Example** (A longer memory)
+ *
+ * ```ts
+ * import * as Events from "effect-lifeline/server/Events"
+ * import * as SecureRandom from "effect/crypto/SecureRandom"
+ * import * as Layer from "effect/Layer"
+ *
+ * export const events = Events.layer({ history: 10_000 }).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */

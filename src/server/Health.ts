@@ -73,6 +73,21 @@ const isHttp = (text: string): boolean => {
 /**
  * Asks one service how it is. Never fails: no answer is an answer too.
  *
+ * **Example** (Looking at a service now)
+ *
+ * ```ts
+ * import * as Health from "effect-lifeline/server/Health"
+ * import type * as Store from "effect-lifeline/server/Store"
+ * import * as Effect from "effect/Effect"
+ * import * as HttpClient from "effect/http/HttpClient"
+ *
+ * export const look = (service: Store.Service) =>
+ *   Effect.flatMap(HttpClient.HttpClient, (client) =>
+ *     service.healthUrl === undefined
+ *       ? Effect.succeed(service.status)
+ *       : Health.check(client, { ...service, healthUrl: service.healthUrl }, "1 second"))
+ * ```
+ *
  * @category checks
  * @since 0.1.0
  */
@@ -103,6 +118,16 @@ const hasHealthUrl = (service: Store.Service): service is Store.Service & { read
 
 /**
  * One round over all services.
+ *
+ * **Example** (A round when a program asks for it)
+ *
+ * ```ts
+ * import * as Catalog from "effect-lifeline/server/Catalog"
+ * import * as Health from "effect-lifeline/server/Health"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const checked = Effect.andThen(Health.round(), Catalog.Catalog.use((catalog) => catalog.list()))
+ * ```
  *
  * @category checks
  * @since 0.1.0

@@ -206,24 +206,25 @@ export class StoreError extends Data.TaggedError("StoreError")<{
  * The port. `save` and `remove` return when the change is durable; writes of different documents may run at the same
  * time, those of one document never do.
  *
- * **Example** (A registry that starts with a quality profile)
+ * **Example** (A registry that starts with settings of its own)
  *
  * ```ts
  * import * as Store from "effect-lifeline/server/Store"
- * import * as Effect from "effect/Effect"
  * import * as Layer from "effect/Layer"
  *
- * export const seeded = Layer.effectDiscard(Store.Store.use((store) =>
- *   store.save({
- *     _tag: "SharedSettings",
- *     id: "shared",
- *     colonReplacement: "dash",
- *     importExtraFiles: true,
- *     extraFileExtensions: "srt",
- *     renameFiles: true,
- *     updatedAt: "2026-01-01T00:00:00Z"
- *   })
- * )).pipe(Layer.provideMerge(Store.layerMemory), Layer.tap(() => Effect.log("seeded")))
+ * const settings: Store.SharedSettings = {
+ *   _tag: "SharedSettings",
+ *   id: "shared",
+ *   colonReplacement: "dash",
+ *   importExtraFiles: true,
+ *   extraFileExtensions: "srt",
+ *   renameFiles: true,
+ *   updatedAt: "2026-01-01T00:00:00Z"
+ * }
+ *
+ * export const seeded = Layer.effectDiscard(Store.Store.use((store) => store.save(settings))).pipe(
+ *   Layer.provideMerge(Store.layerMemory)
+ * )
  * ```
  *
  * @category services
@@ -280,6 +281,19 @@ const skipped = (key: string, error: Schema.SchemaError): Effect.Effect<undefine
  * A store over a `KeyValueStore`: one entry per document, under `prefix`. How durable it is, and whether a write is
  * atomic, is up to the `KeyValueStore`. A record that cannot be read (torn, or of a newer version) is skipped with a
  * warning that names it; it is left where it is.
+ *
+ * **Example** (Two registries in one place)
+ *
+ * ```ts
+ * import * as Store from "effect-lifeline/server/Store"
+ * import * as Effect from "effect/Effect"
+ * import * as KeyValueStore from "effect/persistence/KeyValueStore"
+ *
+ * export const stores = Effect.map(KeyValueStore.KeyValueStore, (keyValueStore) => [
+ *   Store.fromKeyValueStore(keyValueStore, { prefix: "production/" }),
+ *   Store.fromKeyValueStore(keyValueStore, { prefix: "staging/" })
+ * ])
+ * ```
  *
  * @category constructors
  * @since 0.1.0
