@@ -113,7 +113,9 @@ const spike = [[-260, 0], [-200, -5], [-140, 0], [-70, 7], [0, -40], [80, 20], [
 
 const trace = (beats: ReadonlyArray<number>, now: number): string => {
   const x = (at: number): number => Math.min(width, Math.max(0, width - (now - at) / span * width))
-  const points = beats.flatMap((at) => spike.map(([after, down]) => [at + after, rest + down] as const))
+  // A beat so soon after another that their spikes would cross is left out.
+  const apart = beats.filter((at, i) => at - (beats[i - 1] ?? -Infinity) > 650)
+  const points = apart.flatMap((at) => spike.map(([after, down]) => [at + after, rest + down] as const))
   const seen = points.filter(([at]) => at > now - span && at <= now)
   return `M0 ${rest}${seen.map(([at, y]) => `L${x(at).toFixed(1)} ${y}`).join("")}L${width} ${seen.at(-1)?.[1] ?? rest}`
 }

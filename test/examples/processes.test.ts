@@ -16,6 +16,9 @@ const commands: ReadonlyArray<readonly [runtime: Process.Runtime, args: Readonly
   ["bun", ["examples/bun/main.ts"]]
 ]
 
+/** Starting three runtimes takes its time where other tests run beside. */
+const patience = 60_000
+
 beforeAll(() => Effect.runPromise(Dist.ensure), 120_000)
 
 /** Starts the program as its README says, on a free port. Gives the URL where it listens. */
@@ -92,7 +95,7 @@ describe.each(commands)("examples/%s", (runtime, args) => {
       assert.notInclude(output, Registry.key)
       // Pulse deletes more than the registration when a service is deleted: ending leaves it.
       assert.strictEqual((yield* registry.service(name)).id, service.id)
-    }))
+    }), patience)
 
   it.live("goes on standalone when the registry cannot be reached", () =>
     Effect.gen(function*() {
@@ -106,7 +109,7 @@ describe.each(commands)("examples/%s", (runtime, args) => {
       const answer = yield* Registry.getJson(`${program.url}/api/hello?of=haul-node`, "own")
       assert.propertyVal(answer, "status", 503)
       yield* terminate(program)
-    }))
+    }), patience)
 
   it.live("answers, and can be ended, while its start still waits for the registry", () =>
     Effect.gen(function*() {
@@ -115,7 +118,7 @@ describe.each(commands)("examples/%s", (runtime, args) => {
       assert.deepStrictEqual(yield* Registry.getJson(`${program.url}/health`), { status: "ok" })
       yield* terminate(program)
       assert.notMatch(program.lines.join("\n"), /started/)
-    }))
+    }), patience)
 
   it.live("goes on without a registry when none is configured", () =>
     Effect.gen(function*() {
@@ -127,7 +130,7 @@ describe.each(commands)("examples/%s", (runtime, args) => {
         detail: "cannot call haul-node: no registry is configured; set its URL"
       })
       yield* terminate(program)
-    }))
+    }), patience)
 
   it.live("ends with exit code 1 after one request when the registry refuses its key", () =>
     Effect.gen(function*() {
@@ -138,7 +141,7 @@ describe.each(commands)("examples/%s", (runtime, args) => {
       assert.deepStrictEqual(registry.front.calls.map((call) => call.status), [401])
       yield* program.line(/the credential was not accepted/)
       assert.notInclude(program.lines.join("\n"), "wrong-key")
-    }))
+    }), patience)
 })
 
 describe("examples/deno", () => {
@@ -152,26 +155,30 @@ describe("examples/deno", () => {
 })
 
 describe("examples together", () => {
-  it.live("programs on three runtimes find and call one another with the keys they share", () =>
-    Effect.gen(function*() {
-      const registry = yield* Registry.make
-      const programs = yield* Effect.forEach(commands, ([runtime, args]) =>
-        Effect.gen(function*() {
-          const program = yield* start(runtime, args, { PULSE_URL: registry.url, PULSE_API_KEY: Registry.key })
-          yield* program.line(/started, registered with the registry/)
-          return { ...program, runtime }
-        }), { concurrency: "unbounded" })
-      const everybody = Object.fromEntries(programs.map(({ runtime, url }) => [`haul-${runtime}`, url]))
+  it.live(
+    "programs on three runtimes find and call one another with the keys they share",
+    () =>
+      Effect.gen(function*() {
+        const registry = yield* Registry.make
+        const programs = yield* Effect.forEach(commands, ([runtime, args]) =>
+          Effect.gen(function*() {
+            const program = yield* start(runtime, args, { PULSE_URL: registry.url, PULSE_API_KEY: Registry.key })
+            yield* program.line(/started, registered with the registry/)
+            return { ...program, runtime }
+          }), { concurrency: "unbounded" })
+        const everybody = Object.fromEntries(programs.map(({ runtime, url }) => [`haul-${runtime}`, url]))
 
-      for (const caller of programs) {
-        const { api_key: ownKey } = yield* registry.service(`haul-${caller.runtime}`)
-        assert.deepStrictEqual(yield* Registry.getJson(`${caller.url}/api/peers`, ownKey), everybody)
-        for (const { runtime } of programs) {
-          const name = `haul-${runtime}`
-          const hello = yield* Registry.getJson(`${caller.url}/api/hello?of=${name}`, ownKey)
-          assert.deepStrictEqual(hello, { name, runtime })
+        for (const caller of programs) {
+          const { api_key: ownKey } = yield* registry.service(`haul-${caller.runtime}`)
+          assert.deepStrictEqual(yield* Registry.getJson(`${caller.url}/api/peers`, ownKey), everybody)
+          for (const { runtime } of programs) {
+            const name = `haul-${runtime}`
+            const hello = yield* Registry.getJson(`${caller.url}/api/hello?of=${name}`, ownKey)
+            assert.deepStrictEqual(hello, { name, runtime })
+          }
         }
-      }
-      yield* Effect.forEach(programs, terminate, { concurrency: "unbounded" })
-    }))
+        yield* Effect.forEach(programs, terminate, { concurrency: "unbounded" })
+      }),
+    patience
+  )
 })
