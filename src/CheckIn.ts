@@ -87,6 +87,8 @@ import * as Telemetry from "./Telemetry.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
+ * What a check-in is made from: only `instance` is needed.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -393,7 +395,7 @@ const invoke = Effect.fnUntraced(function*(
   const isNewCredential = mode === "Unauthorized" && record.rejected !== (yield* registry.credential.fingerprint(salt))
   if (isNewCredential) yield* tell({ _tag: "CredentialChanged" })
   if (isOutOfTime(policy, record.state, now)) yield* tell({ _tag: "Woken" })
-  if (record.description !== description && record.state.mode !== "Unauthorized" && record.state.mode !== "Stopped") {
+  if (record.description !== description && record.state.mode !== "Unauthorized") {
     yield* tell({ _tag: "Asked", action: "Register", within: 0 })
     record = { ...record, description }
   }

@@ -37,6 +37,8 @@ import * as Registry from "../Registry.ts"
 import * as ServiceInstance from "../ServiceInstance.ts"
 
 /**
+ * Where Pulse is, and how to talk to it.
+ *
  * @category models
  * @since 0.1.0
  */
