@@ -322,7 +322,7 @@ const enabled = Effect.fnUntraced(function*(
   if (registry.credential.changes !== undefined) {
     yield* registry.credential.changes.pipe(
       Stream.runForEach(() => Loop.poke(loop, { _tag: "CredentialChanged" })),
-      Effect.forkScoped
+      Effect.forkScoped({ startImmediately: true })
     )
   }
   yield* Loop.start(loop)

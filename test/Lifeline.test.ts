@@ -522,6 +522,18 @@ describe("Lifeline", () => {
         assert.strictEqual(yield* tag(lifeline), "Online")
       }))
 
+    it.effect("a credential that changes right after the start is not missed", () =>
+      Effect.gen(function*() {
+        const key = yield* SubscriptionRef.make(1)
+        const credentialChanges = SubscriptionRef.changes(key).pipe(Stream.drop(1), Stream.map(() => undefined))
+        const scripted = Scripted.make({ credentialChanges })
+        scripted.script("register", { after: "1 second", then: Scripted.unauthorized("register") })
+        const lifeline = yield* make(scripted)
+        yield* SubscriptionRef.set(key, 2)
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual(yield* tag(lifeline), "Online")
+      }))
+
     it.effect("a credential that changes while the rejected request is in flight is not missed", () =>
       Effect.gen(function*() {
         const { change, scripted } = yield* rotating
