@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Backoff from "effect-lifeline/Backoff"
 import * as CheckIn from "effect-lifeline/CheckIn"
 import type * as Lease from "effect-lifeline/Lease"
+import { AuthFailed, ProofRejected } from "effect-lifeline/LifelineError"
 import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
@@ -41,7 +43,8 @@ const harness = Effect.fnUntraced(function*(options: {
     writes: 0,
     /** What happens when the store is read or written next. */
     read: Effect.void as Effect.Effect<void, KeyValueStore.KeyValueStoreError>,
-    write: (_key: string) => Effect.void as Effect.Effect<void, KeyValueStore.KeyValueStoreError>
+    write: (_key: string) => Effect.void as Effect.Effect<void, KeyValueStore.KeyValueStoreError>,
+    written: (_key: string): void => undefined
   }
   const enter = <A, E>(name: Scripted.CallName, self: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.andThen(Queue.offer(entered, name), self)
@@ -67,6 +70,7 @@ const harness = Effect.fnUntraced(function*(options: {
         Effect.map(Effect.suspend(() => state.write(key)), () => {
           state.writes++
           entries.set(key, value)
+          state.written(key)
         }),
       remove: (key) => Effect.sync(() => entries.delete(key)),
       clear: Effect.sync(() => entries.clear()),
@@ -220,6 +224,13 @@ describe("a cron of one minute", () => {
       assert.isTrue(
         h.warnings().some((line) => line.includes("5m") && line.includes("2m") && line.includes("too slow"))
       )
+      const leased = yield* harness({ capabilities: { expiresAfter: undefined } })
+      leased.state.registry = {
+        register: () =>
+          Effect.succeed({ id: "1", name: "resizer", type: "worker", registeredAt: 0, expiresAfter: 45_000 })
+      }
+      yield* leased.run()
+      assert.isTrue(leased.warnings().some((line) => line.includes("45s")))
       const fine = yield* harness()
       yield* fine.run()
       assert.deepStrictEqual(fine.warnings(), [])
@@ -374,7 +385,37 @@ describe("failures", () => {
       assert.strictEqual(reports.at(-1)?.status, "Online")
     }))
 
-  it.effect("a Retry-After is heeded by all invocations that follow", () =>
+  it.effect("a backoff is not cut short by invocations that come too often", () =>
+    Effect.gen(function*() {
+      const h = yield* harness({ expiresAfter: "1 hour" })
+      const failing = Backoff.make({ base: "40 seconds", cap: "40 seconds", jitter: "none" })
+      const run = h.run({ heartbeat: { failing, verifyEvery: 0, reregisterAfter: 0 } })
+      yield* run
+      yield* ticks(run, times(2))
+      h.scripted.otherwise("heartbeat", Scripted.unavailable("heartbeat"))
+      yield* ticks(run, times(1))
+      const before = h.scripted.calls.length
+      yield* ticks(run, times(100, "1 second"))
+      // Two waits of 40 s, each at most a tenth shorter for the unsteadiness of crons.
+      const at = h.scripted.times("heartbeat").slice(before - h.scripted.calls.length)
+      assert.deepStrictEqual(at, [216, 252])
+    }))
+
+  it.effect("a Retry-After is heeded by all invocations that follow, also with a new description", () =>
+    Effect.gen(function*() {
+      const h = yield* harness()
+      h.scripted.otherwise("register", Scripted.unavailable("register", "150 seconds"))
+      const registering = Backoff.make({ jitter: "none" })
+      const run = h.run({ heartbeat: { registering } })
+      yield* run
+      yield* ticks(run, times(140, "1 second"))
+      yield* ticks(h.run({ heartbeat: { registering }, instance: { ...instance, version: "2" } }), times(9, "1 second"))
+      assert.deepStrictEqual(h.scripted.times("register"), [0])
+      yield* ticks(run, times(1, "1 second"))
+      assert.deepStrictEqual(h.scripted.times("register"), [0, 150])
+    }))
+
+  it.effect("while it waits for a Retry-After it says why", () =>
     Effect.gen(function*() {
       const h = yield* harness()
       h.scripted.script("register", Scripted.unavailable("register", "150 seconds"))
@@ -388,6 +429,10 @@ describe("failures", () => {
       assert.deepInclude(reports[0].cause, { error: "Transient", reason: "Unavailable" })
       yield* ticks(h.run(), times(4))
       assert.strictEqual(h.scripted.times("register").length, 2)
+      yield* ticks(h.run(), times(2))
+      const over = yield* h.run()
+      assert(over._tag === "NotDue")
+      assert.isUndefined(over.cause)
     }))
 
   it.effect("with keepTrying false it gives up as the bounded backoff does, until it is reset", () =>
@@ -576,6 +621,20 @@ describe("the description", () => {
       assert.strictEqual(h.scripted.instances.at(-1)?.version, "2")
     }))
 
+  it.effect("that changed while the credential was rejected is registered with the next credential", () =>
+    Effect.gen(function*() {
+      const h = yield* harness()
+      yield* h.run()
+      h.scripted.script("heartbeat", Scripted.unauthorized("heartbeat"))
+      yield* ticks(Effect.flip(h.run()), times(1))
+      const changed = h.run({ instance: { ...instance, version: "2" } })
+      yield* ticks(Effect.flip(changed), times(2))
+      h.state.key = "second"
+      const [report] = yield* ticks(changed, times(1))
+      assert.deepStrictEqual(report?.calls, ["Register", "Heartbeat"])
+      assert.strictEqual(h.scripted.instances.at(-1)?.version, "2")
+    }))
+
   it.effect("that is wrong in itself fails with the path of the field, before any request", () =>
     Effect.gen(function*() {
       const h = yield* harness()
@@ -657,7 +716,7 @@ describe("the record", () => {
       for (const [key, value] of h.entries) same.entries.set(key, value)
       const [beat] = yield* ticks(same.run(), times(1))
       assert.strictEqual(beat?._tag, "Beat")
-      for (const capabilities of [{ target: "http://other:9696" }, { target: "http://other:9696", adapter: "other" }]) {
+      for (const capabilities of [{ target: "http://other:9696" }, { target: "http://pulse:9696", adapter: "other" }]) {
         const other = yield* harness({ capabilities })
         for (const [key, value] of h.entries) other.entries.set(key, value)
         const [report] = yield* ticks(other.run(), ["35 seconds"])
@@ -722,6 +781,32 @@ describe("the record", () => {
         yield* Effect.exit(h.run({ instance: long }))
         assert.deepStrictEqual(h.warnings(), [])
       }
+      // The longest there is: rejected with a lease in hand, late in the life of a program.
+      yield* TestClock.setTime(1_800_000_000_000)
+      h.entries.clear()
+      h.state.registry = {
+        register: () =>
+          Effect.succeed({
+            id: "01234567-89ab-cdef-0123-456789abcdef",
+            name: long.name,
+            type: long.type,
+            registeredAt: 1_800_000_000_000,
+            expiresAfter: 120_000
+          })
+      }
+      yield* h.run({ instance: long })
+      yield* ticks(h.run({ instance: long }), times(3))
+      h.scripted.script(
+        "heartbeat",
+        new AuthFailed({
+          operation: "heartbeat",
+          target: `PUT https://pulse.test/${"\u{1f600}\"\\".repeat(200)}`,
+          reason: new ProofRejected({ detail: "\u{1f600}\"\\\n".repeat(200) })
+        })
+      )
+      yield* ticks(Effect.flip(h.run({ instance: long })), times(1))
+      assert.isAtMost(bytes(h.record()), 1000)
+      assert.isAtLeast(bytes(h.record()), 800)
       h.entries.clear()
       yield* h.run({ instance: long })
       yield* ticks(h.run({ instance: long }), times(3))
@@ -764,6 +849,8 @@ describe("twice at once", () => {
       assert.strictEqual(other._tag, "Superseded")
       assert.deepStrictEqual(other.calls, [])
       assert.isAtMost(other.dueAt, 30_000)
+      // It wrote nothing: a KV namespace takes one write per second and key.
+      assert.strictEqual(h.state.writes, 1)
       yield* Deferred.succeed(release, void 0)
       assert.strictEqual((yield* Fiber.join(one))._tag, "Registered")
       assert.deepStrictEqual(h.names(), ["register", "heartbeat"])
@@ -788,6 +875,57 @@ describe("twice at once", () => {
       assert.strictEqual(new Set(h.scripted.instances.map(({ name, type }) => `${type}/${name}`)).size, 1)
       const [next] = yield* ticks(h.run(), times(1))
       assert.strictEqual(next?._tag, "Beat")
+    }))
+
+  it.effect("with a new credential: only one tries it", () =>
+    Effect.gen(function*() {
+      const h = yield* harness()
+      yield* h.run()
+      h.scripted.script("heartbeat", Scripted.unauthorized("heartbeat"))
+      yield* ticks(Effect.flip(h.run()), times(1))
+      yield* Queue.takeAll(h.entered)
+      h.state.key = "second, wrong as well"
+      const release = yield* Deferred.make<void>()
+      h.scripted.script("verify", { when: release, then: Scripted.unauthorized("verify") })
+      const one = yield* Effect.forkChild(Effect.flip(h.run()))
+      yield* Queue.take(h.entered)
+      assert.strictEqual((yield* h.run())._tag, "Superseded")
+      yield* Deferred.succeed(release, void 0)
+      assert.strictEqual((yield* Fiber.join(one))._tag, "AuthFailed")
+      assert.strictEqual(h.scripted.times("verify").length, 1)
+    }))
+
+  it.effect("the claim of another that arrives at any moment before the request is respected", () =>
+    Effect.gen(function*() {
+      const claim = JSON.stringify({ id: "other", until: 20_000 })
+      // As the claim is read for the first time, for the second time, and after it was written.
+      for (const moment of [2, 3, "written"] as const) {
+        const h = yield* harness()
+        const key = "mine:claim"
+        let reads = 0
+        h.state.read = Effect.sync(() => {
+          if (++reads === moment) h.entries.set(key, claim)
+        })
+        h.state.written = (written) => {
+          if (moment === "written" && written === key) h.entries.set(key, claim)
+        }
+        const report = yield* h.run({ key: "mine" })
+        assert.strictEqual(report._tag, "Superseded", String(moment))
+        assert.strictEqual(report.dueAt, 20_000)
+        assert.strictEqual(h.entries.get(key), claim)
+        assert.strictEqual(h.scripted.calls.length, 0)
+      }
+    }))
+
+  it.effect("a claim that says nothing, or that a clock in the future wrote, holds nobody up", () =>
+    Effect.gen(function*() {
+      for (
+        const claim of ["", "null", "{}", "{\"id\":\"x\",\"until\":\"soon\"}", "{\"id\":\"x\",\"until\":99999999}"]
+      ) {
+        const h = yield* harness()
+        h.entries.set("mine:claim", claim)
+        assert.strictEqual((yield* h.run({ key: "mine" }))._tag, "Registered", claim)
+      }
     }))
 
   it.effect("a slow invocation does not overwrite what a later one found out", () =>
