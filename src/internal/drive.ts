@@ -126,7 +126,6 @@ export const perform = (
       if (Exit.isSuccess(exit)) {
         return Effect.succeed({ event: success(call, sentAt), lease: exit.value, error: undefined })
       }
-      if (Cause.hasInterruptsOnly(exit.cause)) return Effect.interrupt
       const found = Cause.findError(exit.cause)
       const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
       return Effect.succeed({
@@ -135,7 +134,7 @@ export const perform = (
         error
       })
     }
-    return request(registry, call, lease, instance).pipe(
+    return Effect.suspend(() => request(registry, call, lease, instance)).pipe(
       traced(call, adapter),
       Effect.exit,
       Effect.flatMap((exit) => Effect.andThen(Telemetry.count(adapter, call, exit), outcomeOf(exit)))
