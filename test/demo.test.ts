@@ -1,14 +1,15 @@
 /**
  * The demo, run as its users run it: as a process, from start to end, over real HTTP.
  */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Dist from "./support/runtimes/Dist.ts"
 import * as Process from "./support/runtimes/Process.ts"
 
-const start = (env: Readonly<Record<string, string>> = {}) =>
-  Effect.andThen(Dist.ensure, Process.startRuntime("node", ["demo/main.ts"], { env }))
+beforeAll(() => Effect.runPromise(Dist.ensure), 150_000)
+
+const start = (env: Readonly<Record<string, string>> = {}) => Process.startRuntime("node", ["demo/main.ts"], { env })
 
 /** The processes of the registries that a demo has started, by what it said of them. */
 const registries = (demo: Process.Process): ReadonlyArray<number> =>
