@@ -637,10 +637,7 @@ export const deregister = Effect.fnUntraced(function*(
   const { state } = Heartbeat.step(Heartbeat.make(), record.state, { _tag: "Stop" }, at)
   yield* store.set(key, Record.encode(of, { ...record, state, cause: undefined }))
   if (record.lease === undefined) return
-  yield* Effect.withSpan(registry.deregister(record.lease), Telemetry.spans.Deregister, {
-    kind: "client",
-    attributes: { adapter }
-  })
+  yield* Drive.traced("Deregister", adapter)(registry.deregister(record.lease))
 })
 
 /**
