@@ -16,7 +16,7 @@
  * | `Unconfirmed` | calls fail, and by its own rules the registry should still list us |
  * | `Offline` | the lease was lost, or has run out unconfirmed |
  * | `Standalone` | the first registration gave up; the program runs without the registry |
- * | `Halted` | a definitive no: nothing is sent until the credential changes or the program asks |
+ * | `Halted` | a definitive no: nothing is sent until the credential changes (`AuthFailed`) or the program asks (`Refused`) |
  * | `Closed` | deregistered, replaced by another instance, or the scope is closed |
  *
  * The status leaves `Online` at the latest when the registry drops us by its own rules, whether or not anything was
