@@ -32,11 +32,7 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
-import type * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
-import * as Result from "effect/Result"
 
 /**
  * Calls to a registry.
@@ -81,21 +77,3 @@ export const spans = {
   Deregister: "Lifeline.deregister",
   CheckIn: "CheckIn.run"
 } as const
-
-const outcome = (exit: Exit.Exit<unknown, { readonly _tag: string }>): string => {
-  if (Exit.isSuccess(exit)) return "ok"
-  const error = Cause.findError(exit.cause)
-  return Result.isSuccess(error) ? error.success._tag : "Defect"
-}
-
-/**
- * Counts one call.
- *
- * @category metrics
- * @since 0.1.0
- */
-export const count = (
-  adapter: string,
-  call: string,
-  exit: Exit.Exit<unknown, { readonly _tag: string }>
-): Effect.Effect<void> => Metric.update(Metric.withAttributes(calls, { adapter, call, outcome: outcome(exit) }), 1)

@@ -6,7 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Tracer from "effect/Tracer"
 import type * as Heartbeat from "../Heartbeat.ts"
@@ -100,13 +100,32 @@ export const traced = (
   call: Call | "Deregister",
   adapter: string
 ) =>
-<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> => {
-  const span = Effect.withSpan(self, Telemetry.spans[call], {
-    kind: "client",
-    attributes: { adapter },
-    captureStackTrace: false
-  })
-  return Effect.withFiber((fiber) => fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer ? self as typeof span : span)
+<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
+  Effect.withFiber((fiber) =>
+    fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
+      ? self as Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>>
+      : Effect.withSpan(self, Telemetry.spans[call], {
+        kind: "client",
+        attributes: { adapter },
+        captureStackTrace: false
+      })
+  )
+
+type Counters = Map<string, Metric.Counter<number>>
+
+// To find a series by its attributes costs more than to count: what is kept here is a short cut to the series, no more.
+const counters = new WeakMap<Registry.Registry["Service"], Counters>()
+
+const count = (registry: Registry.Registry["Service"], call: Call, outcome: string): Effect.Effect<void> => {
+  const known: Counters = counters.get(registry) ?? new Map()
+  let counter = known.get(call + outcome)
+  if (counter === undefined) {
+    const { description, id } = Telemetry.calls
+    const attributes = { adapter: registry.capabilities.adapter, call, outcome }
+    counter = Metric.counter(id, { description, incremental: true, attributes })
+    counters.set(registry, known.set(call + outcome, counter))
+  }
+  return Metric.update(counter, 1)
 }
 
 /**
@@ -120,23 +139,21 @@ export const perform = (
   everRegistered: boolean
 ): Effect.Effect<Outcome> =>
   Clock.clockWith((clock) => {
-    const { adapter } = registry.capabilities
     const sentAt = clock.currentTimeMillisUnsafe()
-    const outcomeOf = (exit: Exit.Exit<Lease.Lease, CallError>): Effect.Effect<Outcome> => {
-      if (Exit.isSuccess(exit)) {
-        return Effect.succeed({ event: success(call, sentAt), lease: exit.value, error: undefined })
-      }
-      const found = Cause.findError(exit.cause)
-      const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
-      return Effect.succeed({
-        event: eventOf(error, everRegistered),
-        lease: error._tag === "LeaseLost" ? undefined : lease,
-        error
-      })
-    }
     return Effect.suspend(() => request(registry, call, lease, instance)).pipe(
-      traced(call, adapter),
-      Effect.exit,
-      Effect.flatMap((exit) => Effect.andThen(Telemetry.count(adapter, call, exit), outcomeOf(exit)))
+      traced(call, registry.capabilities.adapter),
+      Effect.matchCauseEffect({
+        onSuccess: (lease): Effect.Effect<Outcome> =>
+          Effect.as(count(registry, call, "ok"), { event: success(call, sentAt), lease, error: undefined }),
+        onFailure: (cause): Effect.Effect<Outcome> => {
+          const found = Cause.findError(cause)
+          const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
+          return Effect.as(count(registry, call, Result.isSuccess(found) ? error._tag : "Defect"), {
+            event: eventOf(error, everRegistered),
+            lease: error._tag === "LeaseLost" ? undefined : lease,
+            error
+          })
+        }
+      })
     )
   })
