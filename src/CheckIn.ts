@@ -373,7 +373,7 @@ const invoke = Effect.fnUntraced(function*(
         : undefined,
       now
     }
-    for (const { level, message } of Reporting.linesOf(step)) yield* Effect.logWithLevel(level)(message)
+    for (const { level, message } of Reporting.noticesOf(step)) yield* Effect.logWithLevel(level)(message())
     if (Reporting.beganOutage(step)) yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
   })
 

@@ -20,7 +20,7 @@ import * as Fiber from "effect/Fiber"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -68,7 +68,7 @@ export interface Loop extends LoopOptions {
   readonly queue: Array<Heartbeat.Event>
   answers: Array<Answer>
   /** Made when somebody first listens. */
-  hub: PubSub.PubSub<Event> | undefined
+  listeners: Set<Queue.Enqueue<Event>> | undefined
 }
 
 /** Longer than any adapter's deadline: what is in flight for less than this cannot outlive the lease unnoticed. */
@@ -117,7 +117,7 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
     calling: undefined,
     queue: [],
     answers: [],
-    hub: undefined
+    listeners: undefined
   }
 })
 
@@ -137,11 +137,11 @@ const refresh = (loop: Loop, now: number): Effect.Effect<void> => {
 }
 
 /** What happened, for whoever listens. */
-const publish = ({ hub }: Loop, events: () => ReadonlyArray<Event>): Effect.Effect<unknown> =>
-  hub === undefined ? Effect.void : PubSub.publishAll(hub, events())
+const publish = ({ listeners }: Loop, event: Event): void =>
+  listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
-const log = ({ instance, registry }: Loop, { level, message }: Reporting.Line): Effect.Effect<void> =>
-  Effect.annotateLogs(Effect.logWithLevel(level)(message), {
+const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
+  Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
     package: "effect-lifeline",
     adapter: registry.capabilities.adapter,
     service: instance.name,
@@ -165,7 +165,7 @@ const close = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
   loop.closed = reason
   const at = loop.clock.currentTimeMillisUnsafe()
   yield* setStatus(loop, { _tag: "Closed", since: at, reason })
-  yield* publish(loop, () => [{ _tag: "Closed", at, reason }])
+  publish(loop, { _tag: "Closed", at, reason })
   yield* settle(loop)
 })
 
@@ -212,9 +212,9 @@ const advance = Effect.fnUntraced(function*(loop: Loop, event: Heartbeat.Event, 
   if (Reporting.beganOutage(report)) {
     yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter: registry.capabilities.adapter }), 1)
   }
-  yield* publish(loop, () => Reporting.eventsOf(report))
-  for (const line of Reporting.linesOf(report)) {
-    if (yield* LogLevel.isEnabled(line.level)) yield* log(loop, line)
+  for (const notice of Reporting.noticesOf(report)) {
+    publish(loop, notice.event)
+    if (yield* LogLevel.isEnabled(notice.level)) yield* log(loop, notice)
   }
   yield* decideStart(loop, event, cause)
   if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
@@ -340,7 +340,8 @@ export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason
 
 /** What happens from now on. */
 export const events = (loop: Loop): Stream.Stream<Event> =>
-  Stream.unwrap(Effect.gen(function*() {
-    loop.hub ??= yield* PubSub.sliding<Event>(eventBuffer)
-    return Stream.fromPubSub(loop.hub)
-  }))
+  Stream.callback<Event>((listener) =>
+    Effect.acquireRelease(
+      Effect.sync(() => (loop.listeners ??= new Set()).add(listener)),
+      (listeners) => Effect.sync(() => listeners.delete(listener))
+    ), { bufferSize: eventBuffer, strategy: "sliding" })

@@ -20,7 +20,8 @@ export interface Facts {
 const isDefinitive = (error: CallError | undefined): error is AuthFailed | Refused =>
   error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
 
-const nextAttempt = (state: Heartbeat.State): number | undefined =>
+/** When the next call is due, if any is. */
+export const nextAttempt = (state: Heartbeat.State): number | undefined =>
   Number.isFinite(state.dueAt) ? state.dueAt : undefined
 
 export const statusOf = (
