@@ -214,19 +214,19 @@ export function make(
 ): Bounded
 export function make(options: Options): Policy
 export function make(options: Options = {}): Policy {
-  const base = millis(options.base, 1000, 1)
-  const cap = millis(options.cap, 30_000, base)
-  const floor = Math.min(cap, millis(options.floor, 100, 0))
+  const base = millis(options.base, streams.base, 1)
+  const cap = millis(options.cap, streams.cap, base)
+  const floor = Math.min(cap, millis(options.floor, streams.floor, 0))
   const hintFloor = millis(options.hintFloor, floor, 0)
-  const jitter = options.jitter ?? "phase"
+  const jitter = options.jitter ?? streams.jitter
   const common: Common = {
     base,
-    factor: within(options.factor ?? 2, 2, 1, Infinity),
+    factor: within(options.factor ?? streams.factor, streams.factor, 1, Infinity),
     cap,
     floor,
     jitter: typeof jitter === "object" ? { proportional: within(jitter.proportional, 0, 0, 1) } : jitter,
-    resetAfter: millis(options.resetAfter, 10_000, 0),
-    hint: { floor: hintFloor, ceiling: millis(options.hintCeiling, 300_000, hintFloor) }
+    resetAfter: millis(options.resetAfter, streams.resetAfter, 0),
+    hint: { floor: hintFloor, ceiling: millis(options.hintCeiling, streams.hint.ceiling, hintFloor) }
   }
   if (options.attempts === undefined && options.elapsed === undefined) return { ...common, bound: "unbounded" }
   return {
@@ -477,7 +477,16 @@ export const retry: {
  * @category presets
  * @since 0.1.0
  */
-export const streams: Unbounded = make()
+export const streams: Unbounded = {
+  bound: "unbounded",
+  base: 1000,
+  factor: 2,
+  cap: 30_000,
+  floor: 100,
+  jitter: "phase",
+  resetAfter: 10_000,
+  hint: { floor: 100, ceiling: 300_000 }
+}
 
 /**
  * {@link streams} for when a caller waits: 5 attempts, as in Hatchet's SDKs, so at most 15 s of waiting.
@@ -494,7 +503,14 @@ export const synchronous: Bounded = make({ attempts: 5 })
  * @category presets
  * @since 0.1.0
  */
-export const registration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7 })
+export const registration: Bounded = {
+  ...streams,
+  bound: "bounded",
+  base: 2000,
+  cap: 32_000,
+  attempts: 7,
+  elapsed: Infinity
+}
 
 /**
  * Failing heartbeats: a first window of one interval, then windows of two, phase jitter, no limit. So a registry that is
@@ -515,8 +531,10 @@ export const registration: Bounded = make({ base: 2000, cap: 32_000, attempts: 7
  * @since 0.1.0
  */
 export const heartbeat = (interval: Duration.Input): Unbounded => {
-  const base = Duration.toMillis(interval)
-  return make({ base, cap: 2 * base, resetAfter: 2 * base })
+  const base = Math.min(Math.max(1, Duration.toMillis(interval)), longest)
+  const cap = Math.min(2 * base, longest)
+  const floor = Math.min(streams.floor, cap)
+  return { ...streams, base, cap, floor, resetAfter: cap, hint: { ...streams.hint, floor } }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -273,29 +273,28 @@ export const initial: State = {
 const wakeSpread = 5000
 const credentialSpread = 1000
 
-const due = (state: State, next: Action, delay: number, now: number): Step => ({
+const due = (state: State, next: Action, delay: number, { now }: At): Step => ({
   state: { ...state, next, dueAt: now + delay, setAt: now },
   action: next,
   delay
 })
 
-const remaining = (state: State, now: number): number =>
-  Math.max(0, Math.min(state.dueAt - now, state.dueAt - state.setAt))
+const remaining = ({ dueAt, setAt }: State, at: At): number => Math.max(0, Math.min(dueAt - at.now, dueAt - setAt))
 
-const later = (state: State, now: number): Step => due(state, state.next, remaining(state, now), now)
+const later = (state: State, at: At): Step => due(state, state.next, remaining(state, at), at)
 
-const idle = (state: State, mode: Mode, now: number): Step =>
-  due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, now)
+const idle = (state: State, mode: Mode, at: At): Step =>
+  due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, at)
 
 /** The beats keep their phase: a late answer shortens the wait, a beat that was missed meanwhile is skipped. */
-const nextBeat = (policy: Policy, state: State, now: number): Step => {
-  const elapsed = now - (state.confirmedAt ?? now)
-  return due(state, "Heartbeat", elapsed < 0 ? policy.interval : policy.interval - elapsed % policy.interval, now)
+const nextBeat = ({ interval }: Policy, state: State, at: At): Step => {
+  const elapsed = at.now - (state.confirmedAt ?? at.now)
+  return due(state, "Heartbeat", elapsed < 0 ? interval : interval - elapsed % interval, at)
 }
 
 /** Whether the last acknowledged beat is less than an interval old. */
-const isFresh = (policy: Policy, state: State, now: number): boolean =>
-  state.confirmedAt !== undefined && now >= state.confirmedAt && now - state.confirmedAt < policy.interval
+const isFresh = ({ interval }: Policy, { confirmedAt }: State, { now }: At): boolean =>
+  confirmedAt !== undefined && now >= confirmedAt && now - confirmedAt < interval
 
 /**
  * A fleet may start or recover within one interval: the first verification after that comes at a random one of the beats,
@@ -315,13 +314,13 @@ const unhealthy = (policy: Policy, state: State): State => ({
 const fail = (policy: Policy, state: State, at: At, next: (state: State) => Action, hint?: number): Step => {
   const failed = unhealthy(policy, state)
   const backoff = state.everRegistered ? policy.failing : policy.registering
-  const failure = { now: at.now, random: at.random, hint }
+  const failure = { ...at, hint }
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
-  if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at.now)
+  if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at)
   const exhausted: State = { ...failed, exhausted: true }
-  if (!policy.keepTrying) return idle(exhausted, "GivenUp", at.now)
+  if (!policy.keepTrying) return idle(exhausted, "GivenUp", at)
   const unbounded = Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
-  return due({ ...exhausted, backoff: unbounded }, next(failed), unbounded.wait, at.now)
+  return due({ ...exhausted, backoff: unbounded }, next(failed), unbounded.wait, at)
 }
 
 const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
@@ -338,40 +337,37 @@ const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
   }
   // Lost leases are found at a phase of their own already: a further draw would only make the next loss come sooner.
   if (first && state.losses === 0) {
-    return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at.now)
+    return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at)
   }
   if (!first && policy.verifyEvery > 0 && confirmed.beats >= policy.verifyEvery) {
-    return due(confirmed, "Verify", 0, at.now)
+    return due(confirmed, "Verify", 0, at)
   }
-  return nextBeat(policy, { ...confirmed, failures: 0 }, at.now)
+  return nextBeat(policy, { ...confirmed, failures: 0 }, at)
 }
 
 const lost = (policy: Policy, state: State, taken: boolean, at: At): Step => {
   const without: State = { ...state, registered: false, confirmedAt: undefined, losses: state.losses + 1 }
-  if (taken && policy.onTaken === "yield") return idle(without, "Stopped", at.now)
+  if (taken && policy.onTaken === "yield") return idle(without, "Stopped", at)
   const forgotAtOnce = state.confirmedAt === undefined && state.dueAt === state.setAt
   return taken || state.losses > 0 || forgotAtOnce
     ? fail(policy, without, at, () => "Register")
-    : due(unhealthy(policy, without), "Register", 0, at.now)
+    : due(unhealthy(policy, without), "Register", 0, at)
 }
 
 /** Sooner than it was due, never later. */
-const sooner = (state: State, next: Action, delay: number, now: number): Step =>
-  due(state, next, state.next === next ? Math.min(delay, remaining(state, now)) : delay, now)
+const sooner = (state: State, next: Action, delay: number, at: At): Step =>
+  due(state, next, state.next === next ? Math.min(delay, remaining(state, at)) : delay, at)
 
 const asked = (state: State, action: "Register" | "Heartbeat", within: number, at: At): Step => {
-  if (state.mode === "Unauthorized") return later(state, at.now)
+  if (state.mode === "Unauthorized") return later(state, at)
   // Whoever asks for a beat gets what is due: the verification or the registration that comes first is not skipped.
   const next = action === "Register" ? action : state.mode === "Running" ? state.next : back(state)
-  return sooner({ ...state, mode: "Running" }, next, at.random * within, at.now)
+  return sooner({ ...state, mode: "Running" }, next, at.random * within, at)
 }
 
 /** What was due in the past gets its jitter; what is still to come is not put off by being woken again. */
-const woken = (state: State, at: At): Step => {
-  const next = state.registered ? "Verify" : "Register"
-  const delay = at.random * wakeSpread
-  return state.dueAt > at.now ? sooner(state, next, delay, at.now) : due(state, next, delay, at.now)
-}
+const woken = (state: State, spread: number, at: At): Step =>
+  (state.dueAt > at.now ? sooner : due)(state, state.registered ? "Verify" : "Register", at.random * spread, at)
 
 /**
  * One step of the machine: what happened, and so what to do next and when. Pure.
@@ -380,28 +376,34 @@ const woken = (state: State, at: At): Step => {
  * @since 0.1.0
  */
 export const step = (policy: Policy, state: State, event: Event, at: At): Step => {
-  if (state.mode === "Stopped") return idle(state, "Stopped", at.now)
+  if (state.mode === "Stopped" || event._tag === "Stop") return idle(state, "Stopped", at)
   switch (event._tag) {
     case "Start":
-      return due(initial, "Register", 0, at.now)
+      return due(initial, "Register", 0, at)
     case "Registered": {
-      const registered = {
-        ...state,
-        registered: true,
-        everRegistered: true,
-        exhausted: false,
-        beats: firstVerification(policy, at),
-        confirmedAt: undefined
-      }
-      return due({ ...registered, mode: "Running" }, "Heartbeat", 0, at.now)
+      const beats = firstVerification(policy, at)
+      return due(
+        {
+          ...state,
+          mode: "Running",
+          registered: true,
+          everRegistered: true,
+          exhausted: false,
+          beats,
+          confirmedAt: undefined
+        },
+        "Heartbeat",
+        0,
+        at
+      )
     }
     case "Beaten":
       return beaten(policy, state, event.sentAt, at)
     case "Verified": {
       const verified: State = { ...state, beats: state.failures > 0 ? firstVerification(policy, at) : 0 }
-      return isFresh(policy, state, at.now)
-        ? nextBeat(policy, { ...verified, failures: 0 }, at.now)
-        : due(verified, "Heartbeat", 0, at.now)
+      return isFresh(policy, state, at)
+        ? nextBeat(policy, { ...verified, failures: 0 }, at)
+        : due(verified, "Heartbeat", 0, at)
     }
     case "Failed":
       return fail(
@@ -415,22 +417,15 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Lost":
       return lost(policy, state, event.taken, at)
     case "Rejected":
-      return idle(unhealthy(policy, state), event.auth ? "Unauthorized" : "Refused", at.now)
+      return idle(unhealthy(policy, state), event.auth ? "Unauthorized" : "Refused", at)
     case "Woken":
-      return state.mode === "Running" ? woken(state, at) : later(state, at.now)
+      return state.mode === "Running" ? woken(state, wakeSpread, at) : later(state, at)
     case "CredentialChanged":
       return state.mode === "Unauthorized"
-        ? due(
-          { ...state, mode: "Running" },
-          state.registered ? "Verify" : "Register",
-          at.random * credentialSpread,
-          at.now
-        )
-        : later(state, at.now)
+        ? woken({ ...state, mode: "Running" }, credentialSpread, at)
+        : later(state, at)
     case "Asked":
       return asked(state, event.action, event.within, at)
-    case "Stop":
-      return idle(state, "Stopped", at.now)
   }
 }
 
