@@ -58,9 +58,10 @@ import type * as Backoff from "./Backoff.ts"
 import type * as Heartbeat from "./Heartbeat.ts"
 import { traced } from "./internal/drive.ts"
 import * as Loop from "./internal/loop.ts"
+import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
-import type { AuthFailed, ClosedReason, Exhausted, LeaseLost, Transient } from "./LifelineError.ts"
-import { Closed, Detached, Refused, Shutdown, Unsupported } from "./LifelineError.ts"
+import type { AuthFailed, Closed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
+import { Detached, Shutdown } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
 
@@ -210,24 +211,14 @@ export class Lifeline extends Context.Service<Lifeline, {
 
 const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
   const since = yield* Clock.currentTimeMillis
-  const refused = (operation: string) =>
-    Effect.suspend(() =>
-      Effect.fail(
-        new Refused({
-          operation,
-          target: "no registry",
-          reason: new Unsupported({ detail: "no registry URL is configured, so nothing was sent" })
-        })
-      )
-    )
   return {
     status: yield* SubscriptionRef.make<Status>({ _tag: "Disabled", since }),
     events: Stream.empty,
     lease: Effect.succeed(Option.none()),
-    awaitOnline: refused("awaitOnline"),
-    beatNow: refused("beatNow"),
+    awaitOnline: notConfigured("awaitOnline"),
+    beatNow: notConfigured("beatNow"),
     beatSoon: () => Effect.void,
-    reregister: refused("reregister"),
+    reregister: notConfigured("reregister"),
     deregister: Effect.void
   }
 })
@@ -253,9 +244,6 @@ const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout, on
   )
 })
 
-const closed = (operation: string, loop: Loop.Loop): Closed =>
-  new Closed({ operation, reason: loop.closed ?? new Shutdown() })
-
 const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
   const found = yield* SubscriptionRef.changes(loop.status).pipe(
     Stream.filter((now) => now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed"),
@@ -263,13 +251,13 @@ const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
   )
   const now = Option.getOrUndefined(found)
   if (now?._tag === "Online") return now.lease
-  return yield* now?._tag === "Halted" ? Effect.fail(now.cause) : closed("awaitOnline", loop)
+  return yield* now?._tag === "Halted" ? Effect.fail(now.cause) : Loop.closedError(loop)
 })
 
 const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
   if (loop.closed?._tag === "Detached") yield* Loop.start(loop)
   yield* Loop.ask(loop, "Register")
-  return loop.lease ?? (yield* closed("reregister", loop))
+  return loop.lease ?? (yield* Loop.closedError(loop))
 })
 
 /** Its effects are made when they are asked for: of many lifelines in a process most are never asked. */

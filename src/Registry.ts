@@ -22,9 +22,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
-import type { AuthFailed, LeaseLost, Transient } from "./LifelineError.ts"
-import { Refused, Unsupported } from "./LifelineError.ts"
+import type { AuthFailed, LeaseLost, Refused, Transient } from "./LifelineError.ts"
 import type * as ServiceInstance from "./ServiceInstance.ts"
 
 /**
@@ -180,19 +180,7 @@ export const disabled: Registry["Service"] = {
   verify: () => notConfigured("verify"),
   deregister: () => notConfigured("deregister"),
   discover: () => notConfigured("discover"),
-  changes: Stream.suspend(() => Stream.fromEffect(notConfigured("changes")))
-}
-
-function notConfigured(operation: string): Effect.Effect<never, Refused> {
-  return Effect.suspend(() =>
-    Effect.fail(
-      new Refused({
-        operation,
-        target: "no registry",
-        reason: new Unsupported({ detail: "no registry URL is configured, so nothing was sent" })
-      })
-    )
-  )
+  changes: Stream.fromEffect(notConfigured("changes"))
 }
 
 /**

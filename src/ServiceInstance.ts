@@ -10,13 +10,10 @@
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as Classify from "./Classify.ts"
 import { issuesOf } from "./internal/issues.ts"
-import { InvalidRequest, Refused } from "./LifelineError.ts"
-
-const isHttpUrl = (text: string): boolean => {
-  const url = URL.parse(text)
-  return url !== null && (url.protocol === "http:" || url.protocol === "https:")
-}
+import { showUrl } from "./internal/url.ts"
+import type { Refused } from "./LifelineError.ts"
 
 const text = (maximum: number) =>
   Schema.String.check(
@@ -25,7 +22,7 @@ const text = (maximum: number) =>
   )
 
 const HttpUrl = Schema.String.check(
-  Schema.makeFilter((value) => isHttpUrl(value) || "must be an absolute http or https URL")
+  Schema.makeFilter((value) => showUrl(value) !== undefined || "must be an absolute http or https URL")
 )
 
 /**
@@ -94,10 +91,10 @@ const decode = Schema.decodeUnknownEffect(Schema.toType(ServiceInstance), { erro
  */
 export const make = (input: Input): Effect.Effect<ServiceInstance, Refused> =>
   Effect.mapError(decode(input), (error) =>
-    new Refused({
+    Classify.make("InvalidRequest", {
       operation: "register",
       target: "the service's own description, before any request",
-      reason: new InvalidRequest({ issues: issuesOf(error, "instance") })
+      issues: issuesOf(error, "instance")
     }))
 
 /**

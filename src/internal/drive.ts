@@ -9,10 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Tracer from "effect/Tracer"
+import * as Classify from "../Classify.ts"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
-import type { AuthFailed, LeaseLost, Refused } from "../LifelineError.ts"
-import { LeaseLost as LeaseLostError, retryAfter, Transient, UnknownLease, Unreachable } from "../LifelineError.ts"
+import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
+import { retryAfter } from "../LifelineError.ts"
 import type * as Registry from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
@@ -29,14 +30,14 @@ export interface Outcome {
   readonly error: CallError | undefined
 }
 
-const withoutLease = (call: Call, registry: Registry.Registry["Service"]): Effect.Effect<never, LeaseLost> =>
-  Effect.fail(
-    new LeaseLostError({
-      operation: call.toLowerCase(),
-      target: registry.capabilities.adapter,
-      reason: new UnknownLease()
-    })
-  )
+/** An error that no registry answered. */
+const own = <V extends Classify.Verdict>(
+  verdict: V,
+  call: Call,
+  { capabilities }: Registry.Registry["Service"],
+  evidence?: Pick<Classify.Evidence, "cause" | "detail">
+): Classify.Errors[V] =>
+  Classify.make(verdict, { operation: call.toLowerCase(), target: capabilities.adapter, ...evidence })
 
 const request = (
   registry: Registry.Registry["Service"],
@@ -45,7 +46,7 @@ const request = (
   instance: ServiceInstance.ServiceInstance
 ): Effect.Effect<Lease.Lease, CallError> => {
   if (call === "Register") return registry.register(instance)
-  if (lease === undefined) return withoutLease(call, registry)
+  if (lease === undefined) return Effect.fail(own("UnknownLease", call, registry))
   return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
 }
 
@@ -85,15 +86,11 @@ const success = (call: Call, sentAt: number): Heartbeat.Event => {
  * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
  * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
  */
-const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient => {
-  const defect = Cause.squash(cause)
-  return new Transient({
-    operation: call.toLowerCase(),
-    target: registry.capabilities.adapter,
-    reason: new Unreachable({ detail: "the adapter failed unexpectedly; see the cause" }),
-    cause: defect instanceof Error ? defect : undefined
+const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
+  own("Unreachable", call, registry, {
+    detail: "the adapter failed unexpectedly; see the cause",
+    cause: Cause.squash(cause)
   })
-}
 
 /** Puts the span of a call around it, unless there is no tracer that would keep it. */
 export const traced = (

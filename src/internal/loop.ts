@@ -29,7 +29,7 @@ import * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
 import type { Event, Status } from "../Lifeline.ts"
 import type { AuthFailed, ClosedReason, Refused } from "../LifelineError.ts"
-import { Closed, Exhausted, Replaced } from "../LifelineError.ts"
+import { Closed, Exhausted, Replaced, Shutdown } from "../LifelineError.ts"
 import type { Registry } from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
@@ -42,8 +42,6 @@ export interface LoopOptions {
   readonly instance: ServiceInstance.ServiceInstance
   readonly heartbeat: Heartbeat.Options
 }
-
-type Answer = Deferred.Deferred<void, Drive.CallError | Closed>
 
 export interface Loop extends LoopOptions {
   readonly clock: Clock.Clock
@@ -66,7 +64,8 @@ export interface Loop extends LoopOptions {
   asleep: boolean
   calling: Drive.Call | undefined
   readonly queue: Array<Heartbeat.Event>
-  answers: Array<Answer>
+  /** What whoever asked waits for. */
+  answer: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
   /** Made when somebody first listens. */
   listeners: Set<Queue.Enqueue<Event>> | undefined
 }
@@ -116,7 +115,7 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
     asleep: false,
     calling: undefined,
     queue: [],
-    answers: [],
+    answer: undefined,
     listeners: undefined
   }
 })
@@ -148,17 +147,16 @@ const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice)
     type: instance.type
   })
 
-const closedError = ({ instance }: Loop, reason: ClosedReason): Closed =>
-  new Closed({ operation: `the lifeline of ${instance.name}`, reason })
+export const closedError = ({ closed, instance }: Loop): Closed =>
+  new Closed({ operation: `the lifeline of ${instance.name}`, reason: closed ?? new Shutdown() })
 
 /** Answers whoever asked. */
-const settle = (loop: Loop): Effect.Effect<void> => {
-  const { answers, closed, error } = loop
-  if (answers.length === 0) return Effect.void
-  loop.answers = []
-  const failure = closed === undefined ? error : closedError(loop, closed)
-  const exit = failure === undefined ? Exit.void : Exit.fail(failure)
-  return Effect.forEach(answers, (answer) => Deferred.done(answer, exit), { discard: true })
+const settle = (loop: Loop): void => {
+  const { answer, closed, error } = loop
+  if (answer === undefined) return
+  loop.answer = undefined
+  const failure = closed === undefined ? error : closedError(loop)
+  Deferred.doneUnsafe(answer, failure === undefined ? Exit.void : Exit.fail(failure))
 }
 
 const close = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
@@ -166,7 +164,7 @@ const close = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
   const at = loop.clock.currentTimeMillisUnsafe()
   yield* setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
-  yield* settle(loop)
+  settle(loop)
 })
 
 const gaveUp = (
@@ -184,16 +182,10 @@ const gaveUp = (
     : undefined
 
 /** What whoever waits for the start is told, if this step decided it. */
-const decideStart = (
-  { exhausted, started }: Loop,
-  event: Heartbeat.Event,
-  cause: Drive.CallError | undefined
-): Effect.Effect<unknown> => {
+const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): Effect.Effect<unknown> => {
   if (event._tag === "Registered") return Deferred.succeed(started, void 0)
-  if (exhausted !== undefined) return Deferred.fail(started, exhausted)
-  return event._tag === "Rejected" && (cause?._tag === "AuthFailed" || cause?._tag === "Refused")
-    ? Deferred.fail(started, cause)
-    : Effect.void
+  const now = SubscriptionRef.getUnsafe(status)
+  return now._tag === "Halted" || now._tag === "Standalone" ? Deferred.fail(started, now.cause) : Effect.void
 }
 
 /** One event into the machine, and all that follows from it outside. */
@@ -216,7 +208,7 @@ const advance = Effect.fnUntraced(function*(loop: Loop, event: Heartbeat.Event, 
     publish(loop, notice.event)
     if (yield* LogLevel.isEnabled(notice.level)) yield* log(loop, notice)
   }
-  yield* decideStart(loop, event, cause)
+  yield* decideStart(loop, event)
   if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
     yield* close(loop, new Replaced({ by: cause.reason.by }))
   }
@@ -261,14 +253,14 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
     }
     const { dueAt, next } = loop.state
     if (next === "Idle" || next === "Stop") {
-      yield* settle(loop)
+      settle(loop)
       if (queue.length > 0) continue
       loop.fiber = undefined
       return
     }
     const now = clock.currentTimeMillisUnsafe()
     if (dueAt > now) {
-      yield* settle(loop)
+      settle(loop)
       if (queue.length > 0) continue
       const until = Math.min(fenceAfter(loop, now), dueAt)
       loop.asleep = true
@@ -317,10 +309,9 @@ export const start = (loop: Loop): Effect.Effect<void> =>
 export const ask = (loop: Loop, action: "Register" | "Heartbeat"): Effect.Effect<void, Drive.CallError | Closed> =>
   Effect.suspend(() => {
     const { closed, error, state } = loop
-    if (closed !== undefined) return Effect.fail(closedError(loop, closed))
+    if (closed !== undefined) return Effect.fail(closedError(loop))
     if (state.mode === "Unauthorized" && error !== undefined) return Effect.fail(error)
-    const answer: Answer = Deferred.makeUnsafe()
-    loop.answers.push(answer)
+    const answer = loop.answer ??= Deferred.makeUnsafe()
     return Effect.andThen(poke(loop, { _tag: "Asked", action, within: 0 }), Deferred.await(answer))
   })
 

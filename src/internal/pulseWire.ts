@@ -11,8 +11,6 @@ import * as Schema from "effect/Schema"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import { formatTime, parseTime } from "./time.ts"
 
-export { Problem } from "./problem.ts"
-
 const Text = Schema.optionalKey(Schema.NullOr(Schema.String))
 
 const Texts = Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String)))

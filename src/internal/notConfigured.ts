@@ -1,0 +1,15 @@
+/**
+ * What a call comes to where no registry is configured, from the port and from the lifeline alike.
+ */
+import * as Effect from "effect/Effect"
+import * as Classify from "../Classify.ts"
+import type { Refused } from "../LifelineError.ts"
+
+export const notConfigured = (operation: string): Effect.Effect<never, Refused> =>
+  Effect.failSync(() =>
+    Classify.make("Unsupported", {
+      operation,
+      target: "no registry",
+      detail: "no registry URL is configured, so nothing was sent"
+    })
+  )
