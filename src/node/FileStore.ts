@@ -3,7 +3,8 @@
  *
  * `set` writes a temporary file, flushes it to the disk, renames it over the old one and flushes the directory. When it
  * returns, the new value is there after a `kill -9` and after a power cut; when the process dies on the way, the old one
- * is. (Effect's own file store writes in place: a crash can leave half a file.)
+ * is. (Effect's own file store writes in place: a crash can leave half a file.) Changes of one key are made in the order
+ * in which they were asked for. Interrupting one does not wait for the disk: it is not made, unless it was just being made.
  *
  * Files can be read by their owner only. One process at a time: two over one directory do not corrupt it, but neither sees
  * what the other one remembers.
@@ -11,12 +12,14 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Semaphore from "effect/Semaphore"
 import type { FileHandle } from "node:fs/promises"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
+import * as KeyedLock from "../server/internal/lock.ts"
 
 /**
  * Where the files are, and how safe a write is.
@@ -98,6 +101,7 @@ export const make = Effect.fnUntraced(function*(
   const directory = Path.resolve(options.directory)
   const sync = options.sync ?? true
   const writes = yield* Semaphore.make(mostWrites)
+  const lock = KeyedLock.make()
   let written = 0
 
   const pathOf = (method: string, key: string): Effect.Effect<string, KeyValueStore.KeyValueStoreError> => {
@@ -124,11 +128,12 @@ export const make = Effect.fnUntraced(function*(
         }
       }))
 
-  const replace = async (path: string, value: string | Uint8Array): Promise<void> => {
+  const replace = async (path: string, value: string | Uint8Array, signal: AbortSignal): Promise<void> => {
     written = (written + 1) % 1e9
     const draft = `${path}.${written}${temporary}`
     try {
       await flushed(await Fs.open(draft, "w", 0o600), sync, (handle) => handle.writeFile(value))
+      signal.throwIfAborted()
       await Fs.rename(draft, path)
     } catch (cause) {
       await Fs.rm(draft, { force: true })
@@ -142,18 +147,46 @@ export const make = Effect.fnUntraced(function*(
     if (sync && files.length > 0) await flushDirectory(directory)
   }
 
+  /**
+   * The disk cannot be interrupted: what has begun goes on in a fiber of its own, and keeps its turn and its permit, so that
+   * the next change of this key comes after it, and not more files are open than may be.
+   */
+  const change = (method: string, key: string, run: (path: string, signal: AbortSignal) => Promise<void>) =>
+    Effect.flatMap(pathOf(method, key), (path) =>
+      Effect.suspend(() => {
+        const controller = new AbortController()
+        return attempt(method, key, () => run(path, controller.signal)).pipe(
+          Effect.uninterruptible,
+          writes.withPermits(1),
+          lock(path),
+          Effect.forkDetach,
+          Effect.flatMap((fiber) =>
+            Effect.onInterrupt(Fiber.join(fiber), () =>
+              Effect.sync(() => {
+                controller.abort()
+                fiber.interruptUnsafe()
+              }))
+          )
+        )
+      }))
+
   const keys = (method: string) =>
     Effect.map(
       attempt(method, undefined, () => Fs.readdir(directory)),
       (files) => files.flatMap((file) => keyOf(file) ?? [])
     )
 
+  const remove = (method: string, key: string) => change(method, key, (path) => delete_([path]))
+
   const removeAll = (method: string, prefix: string) =>
-    Effect.flatMap(keys(method), (all) =>
-      Effect.flatMap(
-        Effect.forEach(all.filter((key) => key.startsWith(prefix)), (key) => pathOf(method, key)),
-        (files) => attempt(method, undefined, () => delete_(files))
-      ))
+    Effect.flatMap(
+      keys(method),
+      (all) =>
+        Effect.forEach(all.filter((key) => key.startsWith(prefix)), (key) => remove(method, key), {
+          concurrency: "unbounded",
+          discard: true
+        })
+    )
 
   yield* attempt("open", undefined, async () => {
     await Fs.mkdir(directory, { recursive: true, mode: 0o700 })
@@ -164,11 +197,8 @@ export const make = Effect.fnUntraced(function*(
   return KeyValueStore.make({
     get: (key) => Effect.map(read("get", key), (bytes) => bytes?.toString("utf8")),
     getUint8Array: (key) => Effect.map(read("getUint8Array", key), (bytes) => bytes && new Uint8Array(bytes)),
-    set: (key, value) =>
-      Effect.flatMap(pathOf("set", key), (path) => attempt("set", key, () => replace(path, value))).pipe(
-        writes.withPermits(1)
-      ),
-    remove: (key) => Effect.flatMap(pathOf("remove", key), (path) => attempt("remove", key, () => delete_([path]))),
+    set: (key, value) => change("set", key, (path, signal) => replace(path, value, signal)),
+    remove: (key) => remove("remove", key),
     clear: removeAll("clear", ""),
     clearPrefix: (prefix) => removeAll("clearPrefix", prefix),
     keys: keys("keys"),

@@ -1,5 +1,6 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import * as FileStore from "effect-lifeline/node/FileStore"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Fs from "node:fs/promises"
@@ -12,6 +13,45 @@ const temporary = Effect.acquireRelease(
 )
 
 const files = (directory: string) => Effect.promise(() => Fs.readdir(directory))
+
+type Sync = Fs.FileHandle["sync"]
+
+/** What happens when a file is flushed, in place of the disk alone; until the test ends. */
+const onSync = Effect.fnUntraced(
+  function*(directory: string, run: (handle: Fs.FileHandle, sync: Sync) => Promise<void>) {
+    const prototype: Fs.FileHandle = yield* Effect.promise(async () => {
+      await using handle = await Fs.open(directory, "r")
+      return Object.getPrototypeOf(handle)
+    })
+    const real = prototype.sync
+    const spy = vi.spyOn(prototype, "sync").mockImplementation(function(this: Fs.FileHandle) {
+      return run(this, () => real.call(this))
+    })
+    yield* Effect.addFinalizer(() => Effect.sync(() => spy.mockRestore()))
+  }
+)
+
+/** A disk that stalls each flush until it is told to go on. `flushes` counts those that have begun. */
+const stalling = Effect.fnUntraced(function*(directory: string) {
+  const gate = yield* Deferred.make<void>()
+  const disk = { flushes: 0, goOn: Deferred.succeed(gate, undefined) }
+  yield* onSync(directory, async (_, sync) => {
+    disk.flushes++
+    await Effect.runPromise(Deferred.await(gate))
+    await sync()
+  })
+  return disk
+})
+
+/** More than enough turns of the disk for what could begin to have begun. */
+const turns = (directory: string) =>
+  Effect.promise(async () => {
+    for (let n = 0; n < 50; n++) await Fs.writeFile(Path.join(directory, "turn"), String(n))
+    await Fs.rm(Path.join(directory, "turn"))
+  })
+
+const until = (condition: () => boolean | Promise<boolean>) =>
+  Effect.promise(() => vi.waitUntil(condition, { interval: 1, timeout: 10_000 }))
 
 describe("FileStore", () => {
   it.live("is a KeyValueStore", () =>
@@ -135,5 +175,86 @@ describe("FileStore", () => {
       const error = yield* Effect.flip(FileStore.make({ directory: Path.join(file, "store") }))
       assert.strictEqual(error._tag, "KeyValueStoreError")
       assert.include(error.message, "ENOTDIR")
+    }))
+
+  it.live("flushes the new file before it takes the old one's place, and the directory after", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const store = yield* FileStore.make({ directory })
+      yield* store.set("k", "old")
+      const seen: Array<readonly [what: string, content: string]> = []
+      yield* onSync(directory, async (handle, sync) => {
+        await sync()
+        const what = (await handle.stat()).isDirectory() ? "directory" : "file"
+        seen.push([what, await Fs.readFile(Path.join(directory, "k.value"), "utf8").catch(() => "none")])
+      })
+      yield* store.set("k", "new")
+      assert.deepStrictEqual(seen, [["file", "old"], ["directory", "new"]])
+      yield* store.remove("k")
+      assert.deepStrictEqual(seen.slice(2), [["directory", "none"]])
+      const careless = yield* FileStore.make({ directory, sync: false })
+      yield* careless.set("k", "v")
+      yield* careless.remove("k")
+      assert.lengthOf(seen, 3)
+    }))
+
+  it.live.each(["set", "remove"] as const)(
+    "a write that was interrupted does not undo a later %s",
+    (later) =>
+      Effect.gen(function*() {
+        const directory = yield* temporary
+        const store = yield* FileStore.make({ directory })
+        const disk = yield* stalling(directory)
+        const first = yield* Effect.forkChild(store.set("k", "old"))
+        yield* until(() => disk.flushes === 1)
+        // Who gave up does not wait for the disk.
+        yield* Fiber.interrupt(first)
+        const next = yield* Effect.forkChild(later === "set" ? store.set("k", "new") : store.remove("k"))
+        yield* turns(directory)
+        // Else the two would race.
+        assert.isUndefined(next.pollUnsafe())
+        assert.strictEqual(disk.flushes, 1)
+        yield* disk.goOn
+        yield* Fiber.join(next)
+        const expected = later === "set" ? "new" : undefined
+        assert.strictEqual(yield* store.get("k"), expected)
+        yield* turns(directory)
+        assert.strictEqual(yield* store.get("k"), expected)
+        assert.deepStrictEqual(yield* files(directory), later === "set" ? ["k.value"] : [])
+      })
+  )
+
+  it.live("an interrupted write that has not yet replaced the file does not, and leaves no rest", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const store = yield* FileStore.make({ directory })
+      yield* store.set("k", "old")
+      const disk = yield* stalling(directory)
+      const write = yield* Effect.forkChild(store.set("k", "never"))
+      yield* until(() => disk.flushes === 1)
+      const waiting = yield* Effect.forkChild(store.set("k", "neither"))
+      yield* turns(directory)
+      yield* Fiber.interruptAll([write, waiting])
+      yield* disk.goOn
+      yield* until(async () => (await Fs.readdir(directory)).every((file) => file === "k.value"))
+      assert.strictEqual(yield* store.get("k"), "old")
+      assert.strictEqual(disk.flushes, 1)
+    }))
+
+  it.live("interrupted writes count as long as the disk is at them", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const store = yield* FileStore.make({ directory })
+      const disk = yield* stalling(directory)
+      const keys = Array.from({ length: 32 }, (_, n) => `key-${n}`)
+      const writes = yield* Effect.forEach(keys, (key) => Effect.forkChild(store.set(key, key)))
+      yield* until(() => disk.flushes === 32)
+      yield* Fiber.interruptAll(writes)
+      const next = yield* Effect.forkChild(store.set("one more", "v"))
+      yield* turns(directory)
+      assert.strictEqual(disk.flushes, 32)
+      yield* disk.goOn
+      yield* Fiber.join(next)
+      assert.strictEqual(yield* store.get("one more"), "v")
     }))
 })
