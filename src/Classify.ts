@@ -37,6 +37,7 @@
  */
 import * as Duration from "effect/Duration"
 import type * as HttpClientError from "effect/http/HttpClientError"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { Problem } from "./internal/problem.ts"
@@ -258,12 +259,11 @@ export const fromResponse = <const T extends Table>(
   at: At
 ): ErrorsOf<T> => {
   const { headers, status } = response
-  const problem = readProblem(response.body)
+  const problem = Option.getOrUndefined(decodeProblem(response.body))
   const clean = (text: string): string => cleanText(text, at.secrets)
   const said = problem?.detail ?? problem?.title
   return build(verdictOf(table, status), {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     status: status === 0 ? undefined : status,
     detail: isHtml(headers)
       ? "an HTML page"
@@ -291,8 +291,7 @@ export const fromClientError = <const T extends Table>(
   const reason = error.reason
   if (reason._tag === "StatusCodeError") return fromResponse(table, reason.response, at)
   return build(table[reason._tag] ?? "MalformedResponse", {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     detail: codeOf(reason.cause),
     cause: reason.cause
   }) as ErrorsOf<T>
@@ -345,11 +344,6 @@ interface Link {
  * @since 0.1.0
  */
 export const isHtml = (headers: Response["headers"]): boolean => headers["content-type"]?.includes("html") === true
-
-const readProblem = (body: string | undefined): Problem | undefined => {
-  const problem = decodeProblem(body)
-  return problem._tag === "Some" ? problem.value : undefined
-}
 
 const decodeProblem = Schema.decodeUnknownOption(Schema.fromJsonString(Problem))
 

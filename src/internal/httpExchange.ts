@@ -66,12 +66,12 @@ export const exchange = <const T extends Classify.Table>(
   { at, body, secrets, table, timeout, tracePropagation }: Options<T>
 ): Effect.Effect<string, Classify.ErrorsOf<T> | Transient> =>
   Effect.withFiber((fiber) => {
+    const clock = fiber.getRef(Clock.Clock)
+    const here = (): Classify.At => ({ ...at, now: clock.currentTimeMillisUnsafe(), secrets })
     let response: HttpClientResponse.HttpClientResponse | undefined
-    const failWith = <E>(error: (at: Classify.At) => E): Effect.Effect<never, E> =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.fail(error({ ...at, now, secrets })))
     // Where the status alone decides, nothing that happens to the body after it is a failure.
-    const unlessDecided = <E>(error: (at: Classify.At) => E): Effect.Effect<string, E> =>
-      response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : failWith(error)
+    const unlessDecided = <E>(error: () => E): Effect.Effect<string, E> =>
+      response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : Effect.failSync(error)
     return Effect.flatMap(client.execute(request), (received) => {
       response = received
       if (!isBodiless(received.status)) return readBody(received, at)
@@ -80,11 +80,11 @@ export const exchange = <const T extends Classify.Table>(
       return Effect.succeed("")
     }).pipe(
       Effect.catch((error) =>
-        unlessDecided((at) => error._tag === "Refused" ? error : Classify.fromClientError(table, error, at))
+        unlessDecided(() => error._tag === "Refused" ? error : Classify.fromClientError(table, error, here()))
       ),
       Effect.timeoutOrElse({
         duration: timeout,
-        orElse: () => unlessDecided((at) => Classify.make("TimedOut", { ...at, after: timeout }))
+        orElse: () => unlessDecided(() => Classify.make("TimedOut", { ...at, after: timeout }))
       }),
       // Where nobody traces and no header is wanted, the client need not make a span.
       !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
@@ -94,7 +94,7 @@ export const exchange = <const T extends Classify.Table>(
         const { headers, status } = response ?? { status: 0, headers: {} }
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
-          : failWith((at) => Classify.fromResponse(table, { status, headers, body }, at))
+          : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
       })
     )
   })

@@ -7,15 +7,11 @@ import * as Schema from "effect/Schema"
 const Text = Schema.optionalKey(Schema.String)
 
 export const Problem = Schema.Struct({
-  status: Schema.optionalKey(Schema.Number),
   title: Text,
   detail: Text,
   errors: Schema.optionalKey(Schema.Array(Schema.Struct({
     message: Schema.String,
     /** E.g. `body.name`. */
-    location: Text,
-    value: Schema.optionalKey(Schema.Json)
+    location: Text
   })))
 })
-
-export type Problem = typeof Problem.Type

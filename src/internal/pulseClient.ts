@@ -66,12 +66,16 @@ export const credential = (key: Options["apiKey"]): CredentialInfo => ({
 // What a header can carry: visible Latin-1, spaces within.
 const sendable = /^[\x20-\x7e\xa0-\xff]+$/
 
+/** How long one call may take, its whole answer included. */
+export const deadline = ({ requestTimeout }: Options): Duration.Duration =>
+  Duration.fromInputUnsafe(requestTimeout ?? "10 seconds")
+
 const readUrl = (text: string): Effect.Effect<string, Refused> => {
   const plain = showUrl(text)
   return plain !== undefined && URL.parse(text)?.href === plain
     ? Effect.succeed(plain.replace(/\/+$/, ""))
-    : Effect.suspend(() =>
-      Effect.fail(Classify.make("InvalidRequest", {
+    : Effect.failSync(() =>
+      Classify.make("InvalidRequest", {
         operation: "configure",
         target: showText(text),
         issues: [{
@@ -79,7 +83,7 @@ const readUrl = (text: string): Effect.Effect<string, Refused> => {
           message: "must be an absolute http or https URL without user name, password, query and fragment, " +
             "e.g. http://pulse:9696"
         }]
-      }))
+      })
     )
 }
 
@@ -91,7 +95,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Send, Refused, HttpClient.HttpClient> {
   const client = prepare(yield* HttpClient.HttpClient)
   const base = yield* readUrl(options.url?.trim() ?? "")
-  const timeout = Duration.fromInputUnsafe(options.requestTimeout ?? "10 seconds")
+  const timeout = deadline(options)
   return Effect.fnUntraced(function*(operation, route, table, call) {
     const url = base + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
     const at: Attempted = { operation, target: `${route.method} ${url}` }

@@ -6,6 +6,7 @@
  * what is only informative (a time, the metadata) is dropped when it cannot be read, so that one odd service does not hide
  * all others. What identifies a service is required.
  */
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as ServiceInstance from "../ServiceInstance.ts"
@@ -75,13 +76,17 @@ const toStatus = (word: string | null | undefined): ServiceInstance.ServiceStatu
   statuses.find((status) => status === word) ?? "unknown"
 
 const toMetadata = (text: string | null | undefined): ServiceInstance.RegisteredService["metadata"] => {
-  const metadata = readMetadata(text)
-  return metadata._tag === "Some" && Object.keys(metadata.value).length > 0 ? metadata.value : undefined
+  const metadata = Option.getOrUndefined(readMetadata(text))
+  return metadata !== undefined && Object.keys(metadata).length > 0 ? metadata : undefined
 }
 
-/** A field, or none where the value is not given. */
-const optional = <K extends string, A>(key: K, value: A | null | undefined): { readonly [P in K]?: A & {} } =>
-  (value === undefined || value === null || value === "" ? {} : { [key]: value }) as { readonly [P in K]?: A & {} }
+type Given<A> = { readonly [K in keyof A]?: NonNullable<A[K]> }
+
+/** Those of the fields that are given. */
+const given = <A extends object>(fields: A): Given<A> =>
+  Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null && value !== "")
+  ) as Given<A>
 
 /** What the client reads. */
 export const toService = (wire: Service): ServiceInstance.RegisteredService => ({
@@ -91,12 +96,14 @@ export const toService = (wire: Service): ServiceInstance.RegisteredService => (
   apiUrl: wire.api_url,
   status: toStatus(wire.status),
   capabilities: wire.capabilities ?? [],
-  ...optional("apiKey", secret(wire.api_key)),
-  ...optional("healthUrl", wire.health_url),
-  ...optional("version", wire.version),
-  ...optional("lastSeen", parseTime(wire.last_seen)),
-  ...optional("registeredAt", parseTime(wire.registered)),
-  ...optional("metadata", toMetadata(wire.metadata))
+  ...given({
+    apiKey: secret(wire.api_key),
+    healthUrl: wire.health_url,
+    version: wire.version,
+    lastSeen: parseTime(wire.last_seen),
+    registeredAt: parseTime(wire.registered),
+    metadata: toMetadata(wire.metadata)
+  })
 })
 
 /** What the embedded registry answers: every field that the reference server always sends is there. */
@@ -112,7 +119,7 @@ export const fromService = (service: ServiceInstance.RegisteredService): Service
   registered: service.registeredAt === undefined ? "" : formatTime(service.registeredAt),
   capabilities: service.capabilities,
   metadata: JSON.stringify(service.metadata ?? {}),
-  ...optional("api_key", service.apiKey === undefined ? undefined : Redacted.value(service.apiKey))
+  ...given({ api_key: service.apiKey && Redacted.value(service.apiKey) })
 })
 
 /** What the client sends. */
@@ -120,11 +127,13 @@ export const toRegister = (instance: ServiceInstance.ServiceInstance): Register 
   name: instance.name,
   type: instance.type,
   api_url: instance.apiUrl,
-  ...optional("api_key", instance.apiKey === undefined ? undefined : Redacted.value(instance.apiKey)),
-  ...optional("health_url", instance.healthUrl),
-  ...optional("version", instance.version),
-  ...optional("capabilities", instance.capabilities),
-  ...optional("metadata", instance.metadata === undefined ? undefined : JSON.stringify(instance.metadata))
+  ...given({
+    api_key: instance.apiKey && Redacted.value(instance.apiKey),
+    health_url: instance.healthUrl,
+    version: instance.version,
+    capabilities: instance.capabilities,
+    metadata: instance.metadata && JSON.stringify(instance.metadata)
+  })
 })
 
 /** What the embedded registry receives. */
@@ -132,9 +141,11 @@ export const fromRegister = (wire: Register): ServiceInstance.ServiceInstance =>
   name: wire.name,
   type: wire.type,
   apiUrl: wire.api_url,
-  ...optional("apiKey", secret(wire.api_key)),
-  ...optional("healthUrl", wire.health_url),
-  ...optional("version", wire.version),
-  ...optional("capabilities", wire.capabilities),
-  ...optional("metadata", toMetadata(wire.metadata))
+  ...given({
+    apiKey: secret(wire.api_key),
+    healthUrl: wire.health_url,
+    version: wire.version,
+    capabilities: wire.capabilities,
+    metadata: toMetadata(wire.metadata)
+  })
 })

@@ -96,7 +96,11 @@ export const make: (
     if (!Client.isConfigured(options)) return Registry.disabled
     const send = yield* Client.make(options)
     return Registry.Registry.of({
-      capabilities: { ...capabilities, target: options.url },
+      capabilities: {
+        ...capabilities,
+        target: options.url?.trim().replace(/\/+$/, ""),
+        deadline: Client.deadline(options)
+      },
       credential: Client.credential(options.apiKey),
       register: Effect.fnUntraced(function*(input) {
         const instance = yield* ServiceInstance.make(input)
@@ -143,12 +147,12 @@ export const make: (
           (services) => services.map(Wire.toService).filter(matches(query))
         )
       },
-      changes: Stream.fromEffect(Effect.suspend(() =>
-        Effect.fail(Classify.make("Unsupported", {
+      changes: Stream.fromEffect(Effect.failSync(() =>
+        Classify.make("Unsupported", {
           operation: "changes",
           target: "Pulse",
           detail: "this adapter does not read Pulse's events; ask discover again instead"
-        }))
+        })
       ))
     })
   }
