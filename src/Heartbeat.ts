@@ -169,7 +169,8 @@ export interface Options {
   readonly registering?: Backoff.Policy | undefined
   /**
    * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval)` with its cap at most
-   * half of `expiresAfter`, so that one failure never makes us stale
+   * half of `expiresAfter`, so that one failure never makes us stale, and what a server asks to wait held below that too.
+   * Limits of attempts or time do not count here: whoever was registered once is not given up
    */
   readonly failing?: Backoff.Policy | undefined
   /**
@@ -199,7 +200,7 @@ export interface Policy {
   readonly interval: number
   readonly expiresAfter: number | undefined
   readonly registering: Backoff.Policy
-  readonly failing: Backoff.Policy
+  readonly failing: Backoff.Unbounded
   readonly verifyEvery: number
   readonly reregisterAfter: number
   readonly lateAfter: number
@@ -218,7 +219,8 @@ const positive = (input: Duration.Input | undefined): number | undefined => {
 
 const below = (policy: Backoff.Unbounded, limit: number): Backoff.Unbounded => {
   const cap = Math.max(1, Math.min(policy.cap, limit))
-  return { ...policy, cap, base: Math.min(policy.base, cap), floor: Math.min(policy.floor, cap) }
+  const hint = { floor: Math.min(policy.hint.floor, cap), ceiling: Math.min(policy.hint.ceiling, cap) }
+  return { ...policy, cap, base: Math.min(policy.base, cap), floor: Math.min(policy.floor, cap), hint }
 }
 
 /**
@@ -234,7 +236,9 @@ export const make = (options: Options = {}): Policy => {
     interval,
     expiresAfter,
     registering: options.registering ?? Backoff.registration,
-    failing: options.failing ?? below(Backoff.heartbeat(interval), (expiresAfter ?? Infinity) / 2),
+    failing: options.failing === undefined
+      ? below(Backoff.heartbeat(interval), (expiresAfter ?? Infinity) / 2)
+      : { ...options.failing, bound: "unbounded" },
     verifyEvery: options.verifyEvery ?? 10,
     reregisterAfter: options.reregisterAfter ?? 5,
     lateAfter: positive(options.lateAfter) ?? Math.max(interval, 5000),
@@ -315,6 +319,7 @@ const fail = (policy: Policy, state: State, at: At, next: (state: State) => Acti
   const failed = unhealthy(policy, state)
   const backoff = state.everRegistered ? policy.failing : policy.registering
   const failure = { ...at, hint }
+  // What bounds the first registration only: whoever was registered once is not given up.
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
   if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at)
   const exhausted: State = { ...failed, exhausted: true }

@@ -183,12 +183,14 @@ export interface Options {
 export class Lifeline extends Context.Service<Lifeline, {
   /** What may be believed now, and every change of it (`SubscriptionRef.changes`). Only read it. */
   readonly status: SubscriptionRef.SubscriptionRef<Status>
-  /** What happens from now on. A slow reader misses the oldest of more than 256 unread events. */
+  /**
+   * What happens from now on, until the scope closes. A slow reader misses the oldest of more than 256 unread events.
+   */
   readonly events: Stream.Stream<Event>
   /** The lease held now. */
   readonly lease: Effect.Effect<Option.Option<Lease.Lease>>
-  /** Waits until the status is `Online`. Fails when it is halted or closed. */
-  readonly awaitOnline: Effect.Effect<Lease.Lease, AuthFailed | Refused | Closed>
+  /** Waits until the status is `Online`. Fails when it is halted, closed, or has given up and tries no more. */
+  readonly awaitOnline: Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed>
   /**
    * Beats now (joins a beat in flight) and waits for what came of it: registered and confirmed, or the failure, after
    * which the lifeline goes on by itself.
@@ -233,25 +235,28 @@ const remove = (loop: Loop.Loop): Effect.Effect<void, Transient | AuthFailed | R
   )
 }
 
-const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout, onClose }: Options) {
-  if (loop.closed !== undefined) return
-  yield* Loop.stop(loop, new Shutdown())
-  if ((onClose ?? loop.registry.capabilities.onClose) === "leave") return
+const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout = "3 seconds", onClose }: Options) {
+  const removes = (onClose ?? loop.registry.capabilities.onClose) === "deregister"
+  if (loop.closed?._tag !== "Replaced") yield* Loop.stop(loop, new Shutdown(), removes ? closeTimeout : undefined)
+  if (!removes) return
   yield* Effect.suspend(() => remove(loop)).pipe(
     Effect.interruptible,
-    Effect.timeoutOption(closeTimeout ?? "3 seconds"),
+    Effect.timeoutOption(closeTimeout),
     Effect.catch((error) => Effect.logWarning(`${error.message}; the registration is left to expire`))
   )
 })
 
 const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
   const found = yield* SubscriptionRef.changes(loop.status).pipe(
-    Stream.filter((now) => now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed"),
+    Stream.filter((now) =>
+      now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed" ||
+      (now._tag === "Standalone" && now.nextAttemptAt === undefined)
+    ),
     Stream.runHead
   )
   const now = Option.getOrUndefined(found)
   if (now?._tag === "Online") return now.lease
-  return yield* now?._tag === "Halted" ? Effect.fail(now.cause) : Loop.closedError(loop)
+  return yield* now?._tag === "Halted" || now?._tag === "Standalone" ? Effect.fail(now.cause) : Loop.closedError(loop)
 })
 
 const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
@@ -292,7 +297,7 @@ class Running {
     const loop = this.#loop
     return Effect.suspend(() =>
       loop.closed === undefined
-        ? Effect.andThen(Loop.stop(loop, new Detached()), Effect.suspend(() => remove(loop)))
+        ? Effect.andThen(Loop.stop(loop, new Detached(), "3 seconds"), Effect.suspend(() => remove(loop)))
         : remove(loop)
     )
   }
@@ -314,8 +319,10 @@ const enabled = Effect.fnUntraced(function*(
     )
   }
   yield* Loop.start(loop)
-  if (startup === "await") yield* Deferred.await(loop.started)
-  if (startup === "standalone") yield* standalone(Deferred.await(loop.started))
+  if (startup !== "background") {
+    const started = Deferred.await(loop.started)
+    yield* Effect.onError(startup === "await" ? started : standalone(started), () => Loop.stop(loop, new Shutdown()))
+  }
   return new Running(loop)
 })
 

@@ -43,13 +43,19 @@ export interface Capabilities {
   readonly target?: string | undefined
   /** `false`: no registry is configured. The drivers send nothing and report `Disabled`; calls fail as `Unsupported`. */
   readonly enabled: boolean
-  /** Whether a heartbeat of an unknown lease is reported as `LeaseLost`. If not, the drivers call `verify` now and then. */
+  /** Whether a heartbeat of an unknown lease is reported as `LeaseLost`. If not, a loss is found by the next `verify`, which
+   * the drivers call now and then in any case, as another instance may have taken the identity. */
   readonly heartbeatDetectsLoss: boolean
   /**
    * How long after the last acknowledged heartbeat the registry drops a service, as far as the adapter knows before
    * registering. `undefined`: never. A {@link Lease.Lease} may say it more exactly.
    */
   readonly expiresAfter: Duration.Duration | undefined
+  /**
+   * No call takes longer than this: it fails as `TimedOut` by itself. `undefined`: not promised; the drivers then end a call
+   * after 60 seconds.
+   */
+  readonly deadline?: Duration.Duration | undefined
   /**
    * What closing a scope should do. `"leave"`: the registration stays and goes stale by itself (deleting it would
    * delete more than the registration). `"deregister"`: it is removed.

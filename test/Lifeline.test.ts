@@ -49,6 +49,23 @@ const capture = (lines: Array<Line>) =>
     Layer.succeed(References.MinimumLogLevel, "Debug")
   )
 
+/** A clock of which the wall time can go on, or back, while no timer runs: a machine that sleeps, or that is set. */
+const sleeper = Effect.map(Clock.Clock, (test) => {
+  let offset = 0
+  const clock: Clock.Clock = {
+    ...test,
+    sleep: (duration) => test.sleep(duration),
+    currentTimeMillisUnsafe: () => test.currentTimeMillisUnsafe() + offset,
+    currentTimeMillis: Effect.map(test.currentTimeMillis, (now) => now + offset)
+  }
+  return {
+    clock,
+    sleepFor: (millis: number) => {
+      offset += millis
+    }
+  }
+})
+
 const make = (scripted: Scripted.Scripted, options?: Partial<Lifeline.Options>) =>
   Lifeline.make({ instance, startup: "background", ...options } as Lifeline.Options & { startup: "background" }).pipe(
     Effect.provide(scripted.layer),
@@ -74,7 +91,7 @@ describe("Lifeline", () => {
 
     it.effect("one request in flight, and a late answer does not move the beat: what was missed is skipped", () =>
       Effect.gen(function*() {
-        const scripted = Scripted.make({ expiresAfter: "10 minutes" })
+        const scripted = Scripted.make({ expiresAfter: "10 minutes", capabilities: { deadline: Duration.minutes(2) } })
         scripted.script("heartbeat", "ok", { after: "70 seconds", then: "ok" })
         yield* make(scripted, { heartbeat: { interval: "30 seconds" } })
         yield* TestClock.adjust("4 minutes")
@@ -349,19 +366,12 @@ describe("Lifeline", () => {
 
     it.effect("with the machine asleep, the first action is to verify, with jitter, never a blind beat (Beat 11)", () =>
       Effect.gen(function*() {
-        const test = yield* Clock.Clock
-        let asleep = 0
-        const clock: Clock.Clock = {
-          ...test,
-          sleep: (duration) => test.sleep(duration),
-          currentTimeMillisUnsafe: () => test.currentTimeMillisUnsafe() + asleep,
-          currentTimeMillis: Effect.map(test.currentTimeMillis, (now) => now + asleep)
-        }
+        const { clock, sleepFor } = yield* sleeper
         const scripted = Scripted.make({ expiresAfter: "2 minutes" })
         const lifeline = yield* Effect.provideService(make(scripted), Clock.Clock, clock)
         yield* TestClock.adjust("16 seconds")
         scripted.script("verify", Scripted.unknownLease("verify"))
-        asleep = 8 * 3_600_000
+        sleepFor(8 * 3_600_000)
         yield* TestClock.adjust("29 seconds")
         assert.notStrictEqual(yield* tag(lifeline), "Online")
         yield* TestClock.adjust("2499 millis")
@@ -373,18 +383,12 @@ describe("Lifeline", () => {
 
     it.effect("a clock that jumps back an hour neither stops the beats nor makes a storm", () =>
       Effect.gen(function*() {
-        const test = yield* Clock.Clock
-        let offset = 10 * 3_600_000
-        const clock: Clock.Clock = {
-          ...test,
-          sleep: (duration) => test.sleep(duration),
-          currentTimeMillisUnsafe: () => test.currentTimeMillisUnsafe() + offset,
-          currentTimeMillis: Effect.map(test.currentTimeMillis, (now) => now + offset)
-        }
+        const { clock, sleepFor } = yield* sleeper
+        sleepFor(10 * 3_600_000)
         const scripted = Scripted.make({ expiresAfter: "2 minutes" })
         yield* Effect.provideService(make(scripted), Clock.Clock, clock)
         yield* TestClock.adjust("16 seconds")
-        offset -= 3_600_000
+        sleepFor(-3_600_000)
         const before = scripted.calls.length
         yield* TestClock.adjust("5 minutes")
         assert.isAtLeast(scripted.calls.length - before, 9)
@@ -481,6 +485,84 @@ describe("Lifeline", () => {
         const calls = scripted.calls.length
         yield* TestClock.adjust("1 day")
         assert.strictEqual(scripted.calls.length, calls)
+      }))
+
+    it.effect("what stands in between for a while is a failure for now: a redirect, an unknown route, both twice over", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        const lifeline = yield* make(scripted)
+        scripted.script("heartbeat", Scripted.redirected("heartbeat"), Scripted.unknownLease("heartbeat"))
+        scripted.script("register", Scripted.noSuchRoute("register"), Scripted.redirected("register"))
+        yield* TestClock.adjust("5 minutes")
+        assert.strictEqual(scripted.times("register").length, 4)
+        assert.strictEqual(yield* tag(lifeline), "Online")
+      }))
+
+    it.effect("limits of attempts or time do not end what was registered once", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        const failing = Backoff.make({ base: "10 seconds", cap: "20 seconds", attempts: 3, elapsed: "1 minute" })
+        const lifeline = yield* make(scripted, { startup: "await", heartbeat: { failing } })
+        const down = Scripted.unavailable("heartbeat")
+        scripted.script("heartbeat", down, down, down, down)
+        yield* TestClock.adjust("5 minutes")
+        assert.strictEqual(yield* tag(lifeline), "Online")
+        scripted.otherwise("heartbeat", down)
+        yield* TestClock.adjust("31 seconds")
+        assert.strictEqual(yield* tag(lifeline), "Unconfirmed")
+      }))
+
+    it.effect("a server that asks to wait a day is heeded for no longer than it grants (Beat 10)", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make({ expiresAfter: "2 minutes" })
+        yield* make(scripted)
+        yield* TestClock.adjust("16 seconds")
+        scripted.script("heartbeat", Scripted.unavailable("heartbeat", "1 day"))
+        yield* TestClock.adjust("5 minutes")
+        const [, , failed = 0, next = Infinity] = scripted.times("heartbeat")
+        assert.isAtLeast(next - failed, 60)
+        assert.isAtMost(next - failed, 120)
+      }))
+
+    it.effect("an adapter that promises no deadline and never answers is not waited for longer than a minute", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        const lifeline = yield* make(scripted)
+        scripted.script("heartbeat", "hang")
+        yield* TestClock.adjust("75 seconds")
+        const status = yield* SubscriptionRef.get(lifeline.status)
+        assert(status._tag === "Unconfirmed" && status.cause?._tag === "Transient")
+        assert.strictEqual(status.cause.reason._tag, "TimedOut")
+        assert.strictEqual(scripted.inFlight(), 0)
+      }))
+
+    it.effect("a timer that fires after the lease ran out: not Online during the call that follows (Beat 12)", () =>
+      Effect.gen(function*() {
+        const { clock, sleepFor } = yield* sleeper
+        const scripted = Scripted.make({ expiresAfter: "50 seconds" })
+        const lifeline = yield* Effect.provideService(
+          make(scripted, { heartbeat: { interval: "30 seconds" } }),
+          Clock.Clock,
+          clock
+        )
+        yield* TestClock.adjust("16 seconds")
+        scripted.script("heartbeat", "hang")
+        sleepFor(28_000)
+        yield* TestClock.adjust("29 seconds")
+        assert.strictEqual(scripted.calls.at(-1)?.at, 73_000)
+        assert.strictEqual(yield* tag(lifeline), "Offline")
+      }))
+
+    it.effect("a call that takes longer than the lease lasts does not keep the status Online (Beat 12)", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make({ expiresAfter: "2 minutes", capabilities: { deadline: Duration.minutes(3) } })
+        const lifeline = yield* make(scripted)
+        yield* TestClock.adjust("16 seconds")
+        scripted.script("heartbeat", "hang")
+        yield* TestClock.adjust("118 seconds")
+        assert.strictEqual(yield* tag(lifeline), "Online")
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* tag(lifeline), "Offline")
       }))
 
     it.effect("a defect of an adapter does not end the beats", () =>
@@ -596,6 +678,46 @@ describe("Lifeline", () => {
         assert.deepStrictEqual(scripted.times("heartbeat"), [0, 14])
       }))
 
+    it.effect("beatSoon during a beat that fails is not lost", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        const lifeline = yield* make(scripted, { heartbeat: { interval: "10 minutes" } })
+        scripted.script("heartbeat", { after: "10 seconds", then: Scripted.unavailable("heartbeat") })
+        yield* Effect.forkChild(Effect.ignore(lifeline.beatNow), { startImmediately: true })
+        yield* lifeline.beatSoon("8 seconds")
+        yield* TestClock.adjust("18 seconds")
+        assert.deepStrictEqual(scripted.times("heartbeat"), [0, 0, 14])
+        assert.strictEqual(yield* tag(lifeline), "Online")
+      }))
+
+    it.effect("awaitOnline is answered when nothing more is tried", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        scripted.otherwise("register", Scripted.unavailable("register"))
+        const lifeline = yield* make(scripted, { heartbeat: { ...exact, keepTrying: false } })
+        const waiter = yield* Effect.forkChild(Effect.flip(lifeline.awaitOnline))
+        yield* TestClock.adjust("94 seconds")
+        assert.strictEqual((yield* Fiber.join(waiter))._tag, "Exhausted")
+      }))
+
+    it.effect("deregister during a registration removes what came of it", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        scripted.script("register", { after: "2 seconds", then: "ok" })
+        const lifeline = yield* make(scripted)
+        const fiber = yield* Effect.forkChild(lifeline.deregister, { startImmediately: true })
+        yield* TestClock.adjust("2 seconds")
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(scripted.calls.map((call) => call.name), ["register", "deregister"])
+        scripted.script("register", "hang")
+        const again = yield* Effect.forkChild(Effect.exit(lifeline.reregister), { startImmediately: true })
+        const bounded = yield* Effect.forkChild(lifeline.deregister, { startImmediately: true })
+        yield* TestClock.adjust("3 seconds")
+        yield* Fiber.join(bounded)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(again)))
+        assert.strictEqual(scripted.inFlight(), 0)
+      }))
+
     it.effect("reregister registers now and gives the new lease, also while a beat is in flight", () =>
       Effect.gen(function*() {
         const scripted = Scripted.make()
@@ -695,6 +817,33 @@ describe("Lifeline", () => {
         const failing = yield* closing(scripted)
         yield* failing.close
         assert.strictEqual(scripted.inFlight(), 0)
+      }))
+
+    it.effect("events end; deregistering that failed is tried again; what was detached stays so", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make({ capabilities: { onClose: "deregister" } })
+        const { close, lifeline } = yield* closing(scripted)
+        const events = yield* Effect.forkChild(Stream.runCollect(lifeline.events), { startImmediately: true })
+        scripted.script("deregister", Scripted.unavailable("deregister"))
+        assert.strictEqual((yield* Effect.flip(lifeline.deregister))._tag, "Transient")
+        yield* close
+        assert.strictEqual(scripted.times("deregister").length, 2)
+        assert.deepStrictEqual((yield* Fiber.join(events)).map((event) => event._tag), ["Closed", "Closed"])
+        assert.deepStrictEqual(yield* Stream.runCollect(lifeline.events), [])
+        assert.strictEqual((yield* Effect.flip(lifeline.reregister))._tag, "Closed")
+        const calls = scripted.calls.length
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(scripted.calls.length, calls)
+      }))
+
+    it.effect("a start that failed leaves nothing running in a scope that stays open", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        scripted.script("register", Scripted.unauthorized("register"))
+        const error = yield* Effect.flip(Lifeline.make({ instance }).pipe(Effect.provide(scripted.layer)))
+        assert.strictEqual(error._tag, "AuthFailed")
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(scripted.calls.length, 1)
       }))
 
     it.effect("a beat in flight is cut off, its waiter is answered, and nothing registers again", () =>

@@ -35,7 +35,7 @@ const own = <V extends Classify.Verdict>(
   verdict: V,
   call: Call,
   { capabilities }: Registry.Registry["Service"],
-  evidence?: Pick<Classify.Evidence, "cause" | "detail">
+  evidence?: Pick<Classify.Evidence, "after" | "cause" | "detail">
 ): Classify.Errors[V] =>
   Classify.make(verdict, { operation: call.toLowerCase(), target: capabilities.adapter, ...evidence })
 
@@ -51,9 +51,13 @@ const request = (
 }
 
 /**
- * A peer that has spoken the protocol before and now answers something else is most likely not the peer: a proxy or a
- * captive portal in between. That passes, unlike the same answer at the start, where the URL is wrong.
+ * A peer that has spoken the protocol before, and now answers something else, redirects elsewhere or knows none of its own
+ * routes, is most likely not the peer: a proxy, an ingress or a captive portal in between. That passes, unlike the same
+ * answer at the start, where the URL is wrong.
  */
+const isInBetween = ({ reason }: Refused): boolean =>
+  reason._tag === "MalformedResponse" || reason._tag === "Unsupported" || reason._tag === "NotFound"
+
 const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => {
   switch (error._tag) {
     case "Transient": {
@@ -65,9 +69,7 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
     case "AuthFailed":
       return { _tag: "Rejected", auth: true }
     case "Refused":
-      return everRegistered && error.reason._tag === "MalformedResponse"
-        ? { _tag: "Failed" }
-        : { _tag: "Rejected", auth: false }
+      return everRegistered && isInBetween(error) ? { _tag: "Failed" } : { _tag: "Rejected", auth: false }
   }
 }
 
@@ -125,6 +127,21 @@ const count = (registry: Registry.Registry["Service"], call: Call, outcome: stri
   return Metric.update(counter, 1)
 }
 
+/** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
+const longestCall = /*#__PURE__*/ Duration.seconds(60)
+
+const withinDeadline = (
+  registry: Registry.Registry["Service"],
+  call: Call,
+  self: Effect.Effect<Lease.Lease, CallError>
+): Effect.Effect<Lease.Lease, CallError> =>
+  registry.capabilities.deadline === undefined
+    ? Effect.timeoutOrElse(self, {
+      duration: longestCall,
+      orElse: () => Effect.fail(own("TimedOut", call, registry, { after: longestCall }))
+    })
+    : self
+
 /**
  * Carries out one call. Never fails; interruption passes through.
  */
@@ -137,7 +154,7 @@ export const perform = (
 ): Effect.Effect<Outcome> =>
   Clock.clockWith((clock) => {
     const sentAt = clock.currentTimeMillisUnsafe()
-    return Effect.suspend(() => request(registry, call, lease, instance)).pipe(
+    return withinDeadline(registry, call, Effect.suspend(() => request(registry, call, lease, instance))).pipe(
       traced(call, registry.capabilities.adapter),
       Effect.matchCauseEffect({
         onSuccess: (lease): Effect.Effect<Outcome> =>

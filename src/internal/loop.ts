@@ -10,6 +10,7 @@
  * A loop is a record and the functions on it are the module's: a process may hold many thousand lifelines, most of them
  * asleep, and so a lifeline should hold little more than its state.
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -67,11 +68,8 @@ export interface Loop extends LoopOptions {
   /** What whoever asked waits for. */
   answer: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
   /** Made when somebody first listens. */
-  listeners: Set<Queue.Enqueue<Event>> | undefined
+  listeners: Set<Queue.Enqueue<Event, Cause.Done>> | undefined
 }
-
-/** Longer than any adapter's deadline: what is in flight for less than this cannot outlive the lease unnoticed. */
-const longestCall = 60_000
 
 /** So many events a slow reader may be behind before it misses the oldest. */
 const eventBuffer = 256
@@ -159,11 +157,15 @@ const settle = (loop: Loop): void => {
   Deferred.doneUnsafe(answer, failure === undefined ? Exit.void : Exit.fail(failure))
 }
 
+/** Closed for good: only who deregistered may register again. */
+const isOver = ({ closed }: Loop): boolean => closed !== undefined && closed._tag !== "Detached"
+
 const close = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
   loop.closed = reason
   const at = loop.clock.currentTimeMillisUnsafe()
   yield* setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
+  if (isOver(loop)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
   settle(loop)
 })
 
@@ -223,12 +225,17 @@ const fenceAfter = ({ heldUntil, status }: Loop, now: number): number => {
 }
 
 const call = Effect.fnUntraced(function*(loop: Loop, action: Drive.Call) {
-  const { clock, instance, lease, registry, state } = loop
+  const { clock, heldUntil = Infinity, instance, lease, registry, state } = loop
   const now = clock.currentTimeMillisUnsafe()
+  if (heldUntil <= now) yield* refresh(loop, now)
   const fence = fenceAfter(loop, now)
+  // What ends before the lease does cannot outlive it unnoticed.
+  const longest = registry.capabilities.deadline === undefined
+    ? Infinity
+    : Duration.toMillis(registry.capabilities.deadline)
   const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
   loop.calling = action
-  const outcome = yield* fence - now < longestCall
+  const outcome = yield* fence - now < longest
     ? Effect.raceFirst(
       performed,
       Effect.sleep(fence - now).pipe(
@@ -239,6 +246,7 @@ const call = Effect.fnUntraced(function*(loop: Loop, action: Drive.Call) {
     : performed
   loop.calling = undefined
   loop.lease = outcome.lease
+  if (loop.closed !== undefined) return
   if (outcome.event._tag === "Registered") loop.policy = policyFor(loop, outcome.lease?.expiresAfter)
   yield* advance(loop, outcome.event, outcome.error)
 })
@@ -280,11 +288,13 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       }
     }
     yield* call(loop, next)
+    if (loop.closed !== undefined) return
   }
 })
 
 const joins = ({ calling }: Loop, event: Heartbeat.Event): boolean =>
-  event._tag === "Asked" && calling !== undefined && (event.action === "Heartbeat" || calling === "Register")
+  event._tag === "Asked" && event.within === 0 && calling !== undefined &&
+  (event.action === "Heartbeat" || calling === "Register")
 
 /** Tells the loop what happened outside. */
 export const poke = (loop: Loop, event: Heartbeat.Event): Effect.Effect<void> =>
@@ -315,24 +325,33 @@ export const ask = (loop: Loop, action: "Register" | "Heartbeat"): Effect.Effect
     return Effect.andThen(poke(loop, { _tag: "Asked", action, within: 0 }), Deferred.await(answer))
   })
 
-/** Cuts off what is in flight, and answers whoever waits. */
-export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
-  const { fiber, policy } = loop
+/**
+ * Cuts off what is in flight, and answers whoever waits. A registration in flight may have happened already: it gets
+ * `patience`, so that its lease is known to whoever removes it.
+ */
+export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason, patience?: Duration.Input) {
+  const { calling, fiber, policy } = loop
   loop.closed = reason
   loop.queue.length = 0
   loop.fiber = undefined
   loop.asleep = false
   loop.calling = undefined
   const at = { now: loop.clock.currentTimeMillisUnsafe(), random: 0 }
+  if (fiber !== undefined && calling === "Register" && patience !== undefined) {
+    yield* Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), patience)
+  }
   if (fiber !== undefined) yield* Fiber.interrupt(fiber)
   loop.state = Heartbeat.step(policy, loop.state, { _tag: "Stop" }, at).state
   yield* close(loop, reason)
 })
 
-/** What happens from now on. */
+/** What happens from now on, until it is closed for good. */
 export const events = (loop: Loop): Stream.Stream<Event> =>
   Stream.callback<Event>((listener) =>
     Effect.acquireRelease(
-      Effect.sync(() => (loop.listeners ??= new Set()).add(listener)),
+      Effect.sync(() => {
+        if (isOver(loop)) Queue.endUnsafe(listener)
+        return (loop.listeners ??= new Set()).add(listener)
+      }),
       (listeners) => Effect.sync(() => listeners.delete(listener))
     ), { bufferSize: eventBuffer, strategy: "sliding" })

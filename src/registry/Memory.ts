@@ -240,6 +240,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         enabled: true,
         heartbeatDetectsLoss: true,
         expiresAfter: ttl === Infinity ? undefined : expiresAfter,
+        deadline: Duration.seconds(1),
         onClose: "deregister",
         watch: "push",
         browser: "any"

@@ -67,6 +67,10 @@ export const leaseTaken = (operation: string, by: string): Errors.LeaseLost =>
   new Errors.LeaseLost({ ...at(operation), reason: new Errors.LeaseTaken({ by }) })
 export const malformed = (operation: string): Errors.Refused =>
   new Errors.Refused({ ...at(operation), reason: new Errors.MalformedResponse({ detail: "text/html" }) })
+export const redirected = (operation: string): Errors.Refused =>
+  new Errors.Refused({ ...at(operation), reason: new Errors.Unsupported({ detail: "a redirect to http://portal" }) })
+export const noSuchRoute = (operation: string): Errors.Refused =>
+  new Errors.Refused({ ...at(operation), reason: new Errors.NotFound({}) })
 export const invalid = (operation: string): Errors.Refused =>
   new Errors.Refused({
     ...at(operation),
