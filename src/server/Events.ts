@@ -36,14 +36,16 @@ export interface Input {
 
 /**
  * What a subscriber gets. `Opened` comes first and once: its `id` is where the subscriber stands, so that resuming from it
- * misses nothing even if no event ever came. `Gap` says that events after the requested id, or after the last one
- * delivered, are gone; what is left of the history follows. `Idle` comes when nothing happened for as long as was asked.
+ * misses nothing even if no event ever came. It has none where the id that was asked for is not of this hub: only the `Gap`
+ * that follows may move who asked, or a connection that ends between the two would lose the gap. `Gap` says that events
+ * after the requested id, or after the last one delivered, are gone; what is left of the history follows. `Idle` comes when
+ * nothing happened for as long as was asked.
  *
  * @category models
  * @since 0.1.0
  */
 export type Message =
-  | { readonly _tag: "Opened"; readonly id: string }
+  | { readonly _tag: "Opened"; readonly id: string | undefined }
   | { readonly _tag: "Idle" }
   | { readonly _tag: "Gap"; readonly id: string; readonly event: Wire.Event }
   | { readonly _tag: "Event"; readonly id: string; readonly event: Wire.Event }
@@ -203,7 +205,7 @@ export const make: (
           opened = true
           return Effect.succeed<Arr.NonEmptyReadonlyArray<Message>>([{
             _tag: "Opened",
-            id: idOf(Math.max(position, 0))
+            id: lost === undefined ? idOf(position) : undefined
           }])
         }
         if (closed) return Cause.done()

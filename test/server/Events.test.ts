@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Events from "effect-lifeline/server/Events"
+import * as Sse from "effect-lifeline/server/internal/sse"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -108,8 +109,20 @@ describe("Events", () => {
         yield* publishAll(events, ["1", "2"])
         const messages = yield* take(events, 4, { after: String(text).replace("%boot", boot) })
         assert.deepStrictEqual(messages.map(short), ["opened", "gap", "1", "2"])
+        // A connection that ends before the gap leaves the client where it was, so that it is told of the gap again.
+        assert.deepStrictEqual(messages[0], { _tag: "Opened", id: undefined })
       })
   )
+
+  it.effect("as server-sent events: the id comes with what opens the stream, or with the gap", () =>
+    Effect.gen(function*() {
+      const events = yield* make()
+      const start = yield* events.position
+      const first = (after?: string) =>
+        Sse.encode(events.subscribe({ after })).pipe(Stream.take(1), Stream.decodeText, Stream.mkString)
+      assert.strictEqual(yield* first(), `: open\nid: ${start}\n\n`)
+      assert.strictEqual(yield* first("00000000-7"), ": open\n\n")
+    }))
 
   it.effect("takes an empty id for none", () =>
     Effect.gen(function*() {

@@ -11,7 +11,7 @@ const encoder = /*#__PURE__*/ new TextEncoder()
 const block = (message: Events.Message): string => {
   switch (message._tag) {
     case "Opened":
-      return `: open\nid: ${message.id}\n\n`
+      return message.id === undefined ? ": open\n\n" : `: open\nid: ${message.id}\n\n`
     case "Idle":
       return ": idle\n\n"
     case "Gap":
