@@ -637,7 +637,7 @@ export const deregister = Effect.fnUntraced(function*(
   const { state } = Heartbeat.step(Heartbeat.make(), record.state, { _tag: "Stop" }, at)
   yield* store.set(key, Record.encode(of, { ...record, state, cause: undefined }))
   if (record.lease === undefined) return
-  yield* Drive.traced("Deregister", adapter)(registry.deregister(record.lease))
+  yield* Drive.traced("Deregister", adapter)(registry.deregister(record.lease, instance))
 })
 
 /**

@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as CheckIn from "effect-lifeline/CheckIn"
 import * as Lifeline from "effect-lifeline/Lifeline"
+import type * as Registry from "effect-lifeline/Registry"
 import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -10,8 +12,10 @@ import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
+import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
@@ -75,10 +79,50 @@ const scenarios: ReadonlyArray<readonly [string, Answer]> = [
 
 const plain = (_key: string, value: unknown): unknown => typeof value === "bigint" ? String(value) : value
 
-/** Everything that can be seen from outside: log lines, spans, metrics, status, events, errors. */
-const seen = Effect.fnUntraced(function*(name: string, answer: Answer) {
+const instance = {
+  name: "haul",
+  type: "download-client",
+  apiUrl: "http://haul:8484",
+  apiKey: Redacted.make(ownKey)
+}
+
+type Show = (what: string, value: unknown) => void
+
+const drivers: Record<
+  "Lifeline" | "CheckIn",
+  (show: Show) => Effect.Effect<void, unknown, Registry.Registry | Scope.Scope>
+> = {
+  Lifeline: Effect.fnUntraced(function*(show: Show) {
+    const lifeline = yield* Lifeline.make({ instance, startup: "background", heartbeat: { verifyEvery: 1 } })
+    yield* Effect.forkScoped(Stream.runForEach(lifeline.events, (event) => Effect.sync(() => show("event", event))))
+    yield* Effect.forkScoped(
+      Stream.runForEach(SubscriptionRef.changes(lifeline.status), (now) => Effect.sync(() => show("status", now)))
+    )
+    yield* TestClock.adjust("10 minutes")
+    show("beatNow", yield* Effect.exit(lifeline.beatNow))
+    show("deregister", yield* Effect.exit(lifeline.deregister))
+    show("lifeline", lifeline)
+  }),
+  CheckIn: Effect.fnUntraced(function*(show: Show) {
+    const store = yield* KeyValueStore.KeyValueStore
+    const showRecord = Effect.gen(function*() {
+      for (const key of yield* store.keys) show("stored", [key, yield* store.get(key)])
+    })
+    for (let n = 0; n < 10; n++) {
+      show("run", yield* Effect.exit(CheckIn.run({ instance, heartbeat: { verifyEvery: 1 } })))
+      yield* showRecord
+      yield* TestClock.adjust("1 minute")
+    }
+    show("runAlarm", yield* Effect.exit(CheckIn.runAlarm({ instance })))
+    show("deregister", yield* Effect.exit(CheckIn.deregister({ instance })))
+    yield* showRecord
+  }, Effect.provide(KeyValueStore.layerMemory))
+}
+
+/** Everything that can be seen from outside: log lines, spans, metrics, status, events, reports, records, errors. */
+const seen = Effect.fnUntraced(function*(driver: keyof typeof drivers, name: string, answer: Answer) {
   const out: Array<string> = []
-  const show = (what: string, value: unknown) => {
+  const show: Show = (what, value) => {
     out.push(`${what}: ${inspect(value, { depth: 20, showHidden: true, getters: true })}`)
     out.push(`${what} as JSON: ${JSON.stringify(value, plain)}`)
     if (value instanceof Error) out.push(`${what} as text: ${String(value)} ${value.message} ${value.stack}`)
@@ -102,21 +146,7 @@ const seen = Effect.fnUntraced(function*(name: string, answer: Answer) {
     show("annotations", options.fiber.getRef(References.CurrentLogAnnotations))
     show("cause", options.cause)
   })
-  yield* Effect.gen(function*() {
-    const lifeline = yield* Lifeline.make({
-      instance: { name: "haul", type: "download-client", apiUrl: "http://haul:8484", apiKey: Redacted.make(ownKey) },
-      startup: "background",
-      heartbeat: { verifyEvery: 1 }
-    })
-    yield* Effect.forkScoped(Stream.runForEach(lifeline.events, (event) => Effect.sync(() => show("event", event))))
-    yield* Effect.forkScoped(
-      Stream.runForEach(SubscriptionRef.changes(lifeline.status), (now) => Effect.sync(() => show("status", now)))
-    )
-    yield* TestClock.adjust("10 minutes")
-    show("beatNow", yield* Effect.exit(lifeline.beatNow))
-    show("deregister", yield* Effect.exit(lifeline.deregister))
-    show("lifeline", lifeline)
-  }).pipe(
+  yield* drivers[driver](show).pipe(
     Effect.provide(Pulse.layer({ url: "http://pulse:9696", apiKey: Redacted.make(registryKey) })),
     Effect.scoped,
     Effect.provideService(HttpClient.HttpClient, client),
@@ -133,9 +163,13 @@ const seen = Effect.fnUntraced(function*(name: string, answer: Answer) {
 })
 
 describe("no secret in anything that can be seen", () => {
-  it.effect.each(scenarios)("%s", ([name, answer]) =>
+  it.effect.each(
+    scenarios.flatMap(([name, answer]) =>
+      (["Lifeline", "CheckIn"] as const).map((driver) => [name, driver, answer] as const)
+    )
+  )("%s, %s", ([name, driver, answer]) =>
     Effect.gen(function*() {
-      const { out, requests, spans } = yield* seen(name, answer)
+      const { out, requests, spans } = yield* seen(driver, name, answer)
       assert.isAbove(requests, 0)
       assert.isAbove(spans, 0)
       assert.isTrue(out.some((line) => line.startsWith("log:")))
