@@ -63,8 +63,10 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
+import { WebCrypto } from "effect/crypto/WebCrypto"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Hex from "effect/encoding/Hex"
 import * as Metric from "effect/Metric"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Random from "effect/Random"
@@ -185,10 +187,7 @@ const isCall = (action: Heartbeat.Action): action is Drive.Call =>
 const describe = ({ apiKey, ...instance }: ServiceInstance.ServiceInstance): string =>
   JSON.stringify([instance, apiKey && Redacted.value(apiKey)])
 
-const newId = Effect.map(
-  Effect.all([Random.next, Random.next]),
-  ([a, b]) => `${a.toString(36).slice(2, 8)}${b.toString(36).slice(2, 8)}`
-)
+const newId = Effect.map(WebCrypto, (crypto) => Hex.encode(crypto.getRandomValues(new Uint8Array(6))))
 
 const policyOf = (
   { heartbeat = {} }: Options,

@@ -7,6 +7,7 @@ import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
 import * as Clock from "effect/Clock"
+import * as WebCrypto from "effect/crypto/WebCrypto"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -752,6 +753,24 @@ describe("the record", () => {
       yield* ticks(h.run({ key: "mine", instance: { ...instance, name: "other" } }), times(1))
       assert.include(h.warnings()[0], "another service")
       assert.deepStrictEqual(h.scripted.instances.map(({ name }) => name), ["resizer", "other"])
+    }))
+
+  it.effect("its salt and the ids of claims are 48 random bits of the platform's", () =>
+    Effect.gen(function*() {
+      const h = yield* harness()
+      let drawn = 0
+      const crypto: Pick<Crypto, "subtle" | "getRandomValues" | "randomUUID"> = {
+        subtle: globalThis.crypto.subtle,
+        randomUUID: () => globalThis.crypto.randomUUID(),
+        getRandomValues: (array) => {
+          assert.instanceOf(array, Uint8Array)
+          return array.fill(0xa0 + drawn++)
+        }
+      }
+      yield* Effect.provide(h.run({ key: "mine" }), WebCrypto.layer(crypto))
+      assert.include(h.entries.get("mine"), "a0".repeat(6))
+      assert.include(h.entries.get("mine:claim"), "a1".repeat(6))
+      assert.strictEqual(drawn, 2)
     }))
 
   it.effect("is at most 1 kB, and without a secret", () =>
