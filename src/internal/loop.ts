@@ -216,34 +216,34 @@ const advance = Effect.fnUntraced(function*(loop: Loop, event: Heartbeat.Event, 
   }
 })
 
-/** When the status has to become `Offline` by itself, where that is still to come. */
-const fenceAfter = ({ heldUntil, status }: Loop, now: number): number => {
-  const { _tag } = SubscriptionRef.getUnsafe(status)
-  return (_tag === "Online" || _tag === "Unconfirmed") && heldUntil !== undefined && heldUntil > now
-    ? heldUntil
-    : Infinity
+/**
+ * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
+ * out meanwhile.
+ */
+const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.Effect<A> => {
+  const { heldUntil = -Infinity } = loop
+  const left = heldUntil - loop.clock.currentTimeMillisUnsafe()
+  return left <= 0 || left >= longest ? wait : Effect.raceFirst(
+    wait,
+    Effect.sleep(left).pipe(
+      Effect.andThen(Effect.uninterruptible(Effect.suspend(() => refresh(loop, heldUntil)))),
+      Effect.andThen(Effect.never)
+    )
+  )
 }
 
 const call = Effect.fnUntraced(function*(loop: Loop, action: Drive.Call) {
   const { clock, heldUntil = Infinity, instance, lease, registry, state } = loop
+  const { deadline = Infinity } = registry.capabilities
   const now = clock.currentTimeMillisUnsafe()
   if (heldUntil <= now) yield* refresh(loop, now)
-  const fence = fenceAfter(loop, now)
-  // What ends before the lease does cannot outlive it unnoticed.
-  const longest = registry.capabilities.deadline === undefined
-    ? Infinity
-    : Duration.toMillis(registry.capabilities.deadline)
-  const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
   loop.calling = action
-  const outcome = yield* fence - now < longest
-    ? Effect.raceFirst(
-      performed,
-      Effect.sleep(fence - now).pipe(
-        Effect.andThen(Effect.suspend(() => refresh(loop, fence))),
-        Effect.andThen(Effect.never)
-      )
-    )
-    : performed
+  // What ends before the lease does cannot outlive it unnoticed.
+  const outcome = yield* fenced(
+    loop,
+    Drive.perform(registry, action, lease, instance, state.everRegistered),
+    Duration.toMillis(deadline)
+  )
   loop.calling = undefined
   loop.lease = outcome.lease
   if (loop.closed !== undefined) return
@@ -260,27 +260,19 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       continue
     }
     const { dueAt, next } = loop.state
-    if (next === "Idle" || next === "Stop") {
+    const wait = dueAt - clock.currentTimeMillisUnsafe()
+    if (wait > 0) {
       settle(loop)
       if (queue.length > 0) continue
+    }
+    if (next === "Idle" || next === "Stop") {
       loop.fiber = undefined
       return
     }
-    const now = clock.currentTimeMillisUnsafe()
-    if (dueAt > now) {
-      settle(loop)
-      if (queue.length > 0) continue
-      const until = Math.min(fenceAfter(loop, now), dueAt)
+    if (wait > 0) {
       loop.asleep = true
-      yield* clock.sleep(Duration.millis(until - now))
+      yield* fenced(loop, clock.sleep(Duration.millis(wait)), wait)
       loop.asleep = false
-      if (until < dueAt) {
-        yield* refresh(loop, Math.max(until, clock.currentTimeMillisUnsafe()))
-        if (queue.length > 0) continue
-        loop.asleep = true
-        yield* clock.sleep(Duration.millis(dueAt - until))
-        loop.asleep = false
-      }
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
       if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
         yield* advance(loop, { _tag: "Woken" })
