@@ -139,6 +139,43 @@ describe("Lifeline", () => {
       }).pipe(Effect.provide(capture(lines)))
     })
 
+    it.effect("by default as standalone: ready when the backoff gave up, and keeps trying; not before, and no error", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        scripted.otherwise("register", Scripted.unavailable("register"))
+        const building = yield* Lifeline.make({ instance, heartbeat: exact }).pipe(
+          Effect.provide(scripted.layer),
+          withHalf,
+          Effect.forkScoped({ startImmediately: true })
+        )
+        yield* TestClock.adjust("93999 millis")
+        assert.isUndefined(building.pollUnsafe())
+        yield* TestClock.adjust("1 millis")
+        const lifeline = yield* Fiber.join(building)
+        assert.strictEqual(yield* tag(lifeline), "Standalone")
+        yield* TestClock.adjust("32 seconds")
+        assert.deepStrictEqual(scripted.times("register"), [0, 2, 6, 14, 30, 62, 94, 126])
+      }))
+
+    it.effect("by default as standalone: ready once registered; a wrong key fails at once", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make()
+        scripted.script(
+          "register",
+          { after: "1 second", then: "ok" },
+          { after: "1 second", then: Scripted.unauthorized("register") }
+        )
+        const start = Lifeline.make({ instance }).pipe(Effect.provide(scripted.layer))
+        const first = yield* Effect.forkScoped(start, { startImmediately: true })
+        yield* TestClock.adjust("999 millis")
+        assert.isUndefined(first.pollUnsafe())
+        yield* TestClock.adjust("1 millis")
+        assert.isTrue(Option.isSome(yield* (yield* Fiber.join(first)).lease))
+        const second = yield* Effect.forkScoped(Effect.flip(start), { startImmediately: true })
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* Fiber.join(second))._tag, "AuthFailed")
+      }))
+
     it.effect("standalone with keepTrying false: stops there, until asked", () =>
       Effect.gen(function*() {
         const scripted = Scripted.make()
@@ -273,11 +310,13 @@ describe("Lifeline", () => {
         yield* make(scripted)
         scripted.otherwise("heartbeat", Scripted.unavailable("heartbeat"))
         scripted.otherwise("register", Scripted.unavailable("register"))
-        yield* TestClock.adjust("20 minutes")
-        const names = scripted.calls.slice(2).map((call) => call.name)
+        yield* TestClock.adjust("30 minutes")
+        const attempts = scripted.calls.slice(2).map(({ name }, index) => ({ name, attempt: index + 1 })).slice(0, 20)
+        assert.lengthOf(attempts, 20)
+        // What follows the failures 5, 10 and 15.
         assert.deepStrictEqual(
-          names.slice(0, 15).map((name, index) => [index + 1, name] as const).filter(([, name]) => name === "register"),
-          [[6, "register"], [11, "register"]]
+          attempts.filter(({ name }) => name === "register").map(({ attempt }) => attempt),
+          [6, 11, 16]
         )
       }))
 
@@ -852,12 +891,80 @@ describe("Lifeline", () => {
         const { close, lifeline } = yield* closing(scripted)
         scripted.script("heartbeat", "hang")
         const waiter = yield* Effect.forkChild(Effect.flip(lifeline.beatNow), { startImmediately: true })
-        const online = yield* Effect.forkChild(Effect.exit(lifeline.awaitOnline), { startImmediately: true })
         yield* close
         assert.strictEqual((yield* Fiber.join(waiter))._tag, "Closed")
-        yield* Fiber.join(online)
         assert.strictEqual(scripted.inFlight(), 0)
         assert.strictEqual((yield* Effect.flip(lifeline.beatNow))._tag, "Closed")
+      }))
+
+    it.effect("whoever waits to be online is told that it is closed: while registering, and while unconfirmed", () =>
+      Effect.gen(function*() {
+        const scripted = Scripted.make({ expiresAfter: "2 minutes" })
+        for (const status of ["Registering", "Unconfirmed"]) {
+          if (status === "Registering") scripted.script("register", "hang")
+          else scripted.script("heartbeat", "ok", Scripted.unavailable("heartbeat"))
+          const { close, lifeline } = yield* closing(scripted)
+          yield* TestClock.adjust("15 seconds")
+          assert.strictEqual(yield* tag(lifeline), status)
+          const waiter = yield* Effect.forkChild(Effect.flip(lifeline.awaitOnline), { startImmediately: true })
+          yield* TestClock.adjust("1 second")
+          assert.isUndefined(waiter.pollUnsafe(), `waits while ${status}`)
+          yield* close
+          const error = yield* Fiber.join(waiter)
+          assert(error._tag === "Closed")
+          assert.strictEqual(error.reason._tag, "Shutdown")
+        }
+      }))
+  })
+
+  describe("events", () => {
+    /** What a reader gets that stops at its first event while so many more happen. */
+    const slowly = Effect.fnUntraced(function*(more: number) {
+      const scripted = Scripted.make()
+      const lifeline = yield* make(scripted, { heartbeat: { interval: "1 second", verifyEvery: 0 } })
+      const gate = yield* Deferred.make<void>()
+      const reader = yield* lifeline.events.pipe(
+        Stream.tap(() => Deferred.await(gate)),
+        Stream.takeUntil((event) => event.at >= 500 + more * 1000),
+        Stream.runCollect,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* TestClock.adjust(Duration.seconds(more + 1))
+      assert.lengthOf(scripted.times("heartbeat"), more + 2)
+      yield* Deferred.succeed(gate, void 0)
+      return (yield* Fiber.join(reader)).map(({ at }) => (at - 500) / 1000)
+    })
+    const count = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => from + index)
+
+    it.effect("a slow reader misses none of 256 that it has not read", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* slowly(256), count(0, 256))
+      }))
+
+    it.effect("of more it misses the oldest: the last 256 are there", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* slowly(1000), [0, ...count(745, 1000)])
+      }))
+
+    it.effect("a slow reader costs another one nothing", () =>
+      Effect.gen(function*() {
+        const lifeline = yield* make(Scripted.make(), { heartbeat: { interval: "1 second", verifyEvery: 0 } })
+        const stuck = yield* lifeline.events.pipe(
+          Stream.runForEach(() => Effect.never),
+          Effect.forkChild({ startImmediately: true })
+        )
+        let seen = 0
+        yield* lifeline.events.pipe(
+          Stream.runForEach(() =>
+            Effect.sync(() => {
+              seen++
+            })
+          ),
+          Effect.forkChild({ startImmediately: true })
+        )
+        for (let beat = 0; beat < 1000; beat++) yield* TestClock.adjust("1 second")
+        assert.strictEqual(seen, 1000)
+        yield* Fiber.interrupt(stuck)
       }))
   })
 
