@@ -1,9 +1,11 @@
 // Keeps the documentation true: every fenced `ts` block in the doc comments of src, in README.md and in docs/*.md
 // is type-checked against the sources, with the compiler options of the project; and docs/ARCHITECTURE.md names every
-// public module. A block stands for itself: it has its own imports, from "effect-lifeline/X".
+// public module; and each export of a public module has a doc comment with a summary, @category and @since. A block stands
+// for itself: it has its own imports, from "effect-lifeline/X".
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, relative } from "node:path"
+import { missing, withoutStar } from "./docComments.ts"
 import { filesBelow, makeReport, publicModules, root, runBin } from "./internal.ts"
 import type { Outcome } from "./internal.ts"
 
@@ -104,6 +106,18 @@ const checkExamples = (): Outcome => {
   }
 }
 
+const checkComments = (): Outcome => {
+  const problems = [
+    ...sources.flatMap((file) =>
+      withoutStar(read(file)).map((line) => `${file}:${line}: a line of a doc comment begins with " * "`)
+    ),
+    ...publicModules.flatMap((module) =>
+      missing(read(`src/${module}.ts`)).map(({ line, what }) => `src/${module}.ts:${line}: ${what}`)
+    )
+  ]
+  return { ok: problems.length === 0, output: problems.join("\n") }
+}
+
 /** Relative links of the pages lead to files that exist. */
 const checkLinks = (): Outcome => {
   const problems = pages.flatMap((page) =>
@@ -118,6 +132,7 @@ const checkLinks = (): Outcome => {
 const report = makeReport()
 report.check(`${blocks.length} examples type-check`, typeCheck())
 report.check("every public module has an example", checkExamples())
+report.check("every export of a public module has a summary, @category and @since", checkComments())
 report.check("docs/ARCHITECTURE.md names every public module", checkArchitecture())
 report.check("relative links lead somewhere", checkLinks())
 report.exit()

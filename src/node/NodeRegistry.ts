@@ -8,8 +8,6 @@
  * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
  * import * as Layer from "effect/Layer"
  * import * as Redacted from "effect/Redacted"
-import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
  *
  * export const run = () =>
  *   NodeRegistry.layer({ port: 9696, directory: "./registry", apiKey: Redacted.make("change me") }).pipe(
@@ -171,7 +169,6 @@ export const make: (options?: Options) => Effect.Effect<
  * ```ts
  * import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
  * import * as Effect from "effect/Effect"
-import * as FiberHandle from "effect/FiberHandle"
  *
  * export const url = NodeRegistry.NodeRegistry.useSync((registry) => registry.url).pipe(
  *   Effect.provide(NodeRegistry.layer())
