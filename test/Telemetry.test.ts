@@ -162,6 +162,8 @@ describe("log lines", () => {
     Effect.gen(function*() {
       const lines = yield* run("All")
       assert.deepStrictEqual([...new Set(lines.map(({ level }) => level))], ["Info", "Debug", "Warn"])
+      const verified = lines.filter(({ message }) => String(message).startsWith("registration verified, next attempt"))
+      assert.deepStrictEqual([...new Set(verified.map(({ level }) => level))], ["Debug"])
       for (const { annotations } of lines) {
         assert.deepStrictEqual(annotations, {
           package: "effect-lifeline",
