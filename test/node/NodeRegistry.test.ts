@@ -39,6 +39,19 @@ const eventually = <E>(condition: Effect.Effect<boolean, E>): Effect.Effect<void
 const becomes = (effect: Effect.Effect<number>, expected: number) =>
   eventually(Effect.map(effect, (value) => value === expected))
 
+/** Whether nobody listens there. */
+const refuses = (url: string) =>
+  Effect.callback<boolean>((resume) => {
+    const { hostname, port } = new URL(url)
+    const socket = Net.connect(Number(port), hostname)
+    socket.once("connect", () => {
+      socket.destroy()
+      resume(Effect.succeed(false))
+    })
+    socket.once("error", () => resume(Effect.succeed(true)))
+    return Effect.sync(() => socket.destroy())
+  })
+
 const headers = { "x-api-key": key }
 
 const register = (url: string, name: string) =>
@@ -362,7 +375,8 @@ describe("stopping", () => {
       yield* Deferred.await(begun)
       yield* becomes(registry.sockets, 1)
       const stopping = yield* Effect.forkChild(registry.stop)
-      yield* Effect.sleep("50 millis")
+      // From here on it takes nothing new: it waits for what it has.
+      yield* eventually(refuses(registry.url))
       assert.isUndefined(stopping.pollUnsafe())
       request.end(body.slice(5))
       assert.strictEqual(yield* Deferred.await(status), 201)
