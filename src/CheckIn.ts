@@ -314,6 +314,9 @@ const claim = Effect.fnUntraced(function*(
   return other(yield* store.get(claimKey))
 })
 
+const credentialOf = ({ credential }: Registry["Service"], salt: string): Effect.Effect<string> =>
+  Effect.flatMap(credential.current, (current) => fingerprint(salt, current && Redacted.value(current)))
+
 interface Invocation {
   readonly report: Report
   /** With what `run` fails. */
@@ -391,7 +394,7 @@ const invoke = Effect.fnUntraced(function*(
   const now = yield* Clock.currentTimeMillis
   const mode = record.state.mode
   if (found === undefined) yield* tell({ _tag: "Start" })
-  const isNewCredential = mode === "Unauthorized" && record.rejected !== (yield* registry.credential.fingerprint(salt))
+  const isNewCredential = mode === "Unauthorized" && record.rejected !== (yield* credentialOf(registry, salt))
   if (isNewCredential) yield* tell({ _tag: "CredentialChanged" })
   if (isOutOfTime(policy, record.state, now)) yield* tell({ _tag: "Woken" })
   if (record.description !== description && record.state.mode !== "Unauthorized") {
@@ -410,7 +413,7 @@ const invoke = Effect.fnUntraced(function*(
       record = { ...record, claim: mine.id }
     }
     // Taken before the request: a credential that changes meanwhile is then not mistaken for the one that was refused.
-    const credential = yield* registry.credential.fingerprint(salt)
+    const credential = yield* credentialOf(registry, salt)
     let call: Drive.Call | undefined = next
     while (call !== undefined) {
       calls.push(call)

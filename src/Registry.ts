@@ -21,6 +21,7 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
@@ -95,17 +96,17 @@ export type Change =
   | { readonly _tag: "Other"; readonly type: string; readonly id?: string | undefined; readonly data?: unknown }
 
 /**
- * The credential as far as drivers need to know it: never its value.
+ * The credential as far as drivers need to know it.
  *
  * @category models
  * @since 0.1.0
  */
 export interface CredentialInfo {
   /**
-   * A short text that changes when the credential changes and does not give it away; `salt` is the caller's and is
-   * kept beside the result. A one-shot driver remembers by it which credential was refused.
+   * What is sent now, or the part of it that identifies it; `undefined`: nothing. A one-shot driver keeps a salted
+   * fingerprint of it, never the value, to know which credential was refused.
    */
-  readonly fingerprint: (salt: string) => Effect.Effect<string>
+  readonly current: Effect.Effect<Redacted.Redacted | undefined>
   /** Emits after each change of the credential; `undefined`: it never changes. */
   readonly changes: Stream.Stream<void> | undefined
 }
@@ -142,13 +143,13 @@ export class Registry extends Context.Service<Registry, {
 }>()("effect-lifeline/Registry") {}
 
 /**
- * A credential that never changes: an adapter without one, or with a fixed one and its fingerprint.
+ * A credential that never changes, or none.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const fixedCredential = (fingerprint: (salt: string) => Effect.Effect<string>): CredentialInfo => ({
-  fingerprint,
+export const fixedCredential = (credential?: Redacted.Redacted): CredentialInfo => ({
+  current: Effect.succeed(credential),
   changes: undefined
 })
 
@@ -180,7 +181,7 @@ export const disabled: Registry["Service"] = {
     watch: "none",
     browser: "any"
   },
-  credential: fixedCredential(() => Effect.succeed("")),
+  credential: fixedCredential(),
   register: () => notConfigured("register"),
   heartbeat: () => notConfigured("heartbeat"),
   verify: () => notConfigured("verify"),

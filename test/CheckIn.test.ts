@@ -53,10 +53,7 @@ const harness = Effect.fnUntraced(function*(options: {
     Registry.Registry,
     Effect.map(Registry.Registry, (made) => ({
       ...made,
-      credential: {
-        fingerprint: (salt) => Effect.sync(() => `${salt}/${state.key.length}${state.key[0]}`),
-        changes: undefined
-      },
+      credential: { current: Effect.sync(() => Redacted.make(state.key)), changes: undefined },
       register: (one) => enter("register", made.register(one)),
       heartbeat: (lease) => enter("heartbeat", made.heartbeat(lease)),
       verify: (lease, one) => enter("verify", made.verify(lease, one)),

@@ -13,7 +13,6 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Classify from "../Classify.ts"
 import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import type { CredentialInfo } from "../Registry.ts"
-import { fingerprint } from "./fingerprint.ts"
 import { exchange, prepare } from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
@@ -57,7 +56,7 @@ const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | u
 
 /** What drivers may know of the key. */
 export const credential = (key: Options["apiKey"]): CredentialInfo => ({
-  fingerprint: (salt) => Effect.flatMap(currentKey(key), (key) => fingerprint(salt, key && Redacted.value(key))),
+  current: currentKey(key),
   changes: key === undefined || isFixed(key)
     ? undefined
     : SubscriptionRef.changes(key).pipe(Stream.changes, Stream.drop(1), Stream.map(() => undefined))

@@ -245,7 +245,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         watch: "push",
         browser: "any"
       },
-      credential: Registry.fixedCredential(() => Effect.succeed("")),
+      credential: Registry.fixedCredential(),
       register: (
         input
       ): Effect.Effect<Lease.Lease, LifelineError.Transient | LifelineError.AuthFailed | LifelineError.Refused> =>

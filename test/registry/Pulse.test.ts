@@ -7,7 +7,6 @@ import * as FaultyHttpClient from "effect-lifeline/testing/FaultyHttpClient"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
-import * as WebCrypto from "effect/crypto/WebCrypto"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -489,14 +488,13 @@ describe("Pulse, credentials", () => {
         [respond(204), respond(204)],
         (registry, http) =>
           Effect.gen(function*() {
-            const { changes, fingerprint } = registry.credential
+            const { changes, current } = registry.credential
             assert.notStrictEqual(changes, undefined)
             let announced = 0
             yield* Effect.forkChild(Stream.runForEach(changes ?? Stream.empty, () => Effect.sync(() => announced++)), {
               startImmediately: true
             })
             yield* registry.heartbeat(lease)
-            const first = yield* fingerprint("salt")
             yield* SubscriptionRef.set(key, Redacted.make("one"))
             yield* TestClock.adjust(1)
             assert.strictEqual(announced, 0)
@@ -504,7 +502,7 @@ describe("Pulse, credentials", () => {
             yield* TestClock.adjust(1)
             assert.strictEqual(announced, 1)
             yield* registry.heartbeat(lease)
-            assert.notStrictEqual(yield* fingerprint("salt"), first)
+            assert.deepStrictEqual(Redacted.value((yield* current) ?? Redacted.make("")), "two")
             assert.deepStrictEqual((yield* http.requests).map((request) => request.headers["x-api-key"]), [
               "one",
               "two"
@@ -578,20 +576,6 @@ describe("Pulse, credentials", () => {
           "ECONNREFUSED",
           "body.api_url: Expected string"
         ])
-      })))
-
-  it.effect("the fingerprint is 64 bits of a salted digest, with or without WebCrypto", () =>
-    scripted([], (registry) =>
-      Effect.gen(function*() {
-        const { fingerprint } = registry.credential
-        const one = yield* fingerprint("salt")
-        assert.strictEqual(/^[0-9a-f]{16}$/.test(one), true)
-        assert.notStrictEqual(yield* fingerprint("pepper"), one)
-        const insecure = WebCrypto.layer({} as Crypto)
-        const weak = yield* Effect.provide(fingerprint("salt"), insecure)
-        assert.strictEqual(weak.includes(secret), false)
-        assert.strictEqual(yield* Effect.provide(fingerprint("salt"), insecure), weak)
-        assert.notStrictEqual(yield* Effect.provide(fingerprint("pepper"), insecure), weak)
       })))
 
   it.effect("a fixed key announces no changes", () =>

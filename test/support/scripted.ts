@@ -152,7 +152,7 @@ export const make = (options: {
       browser: "any",
       ...options.capabilities
     },
-    credential: { fingerprint: (salt) => Effect.succeed(salt), changes: options.credentialChanges },
+    credential: { ...Registry.fixedCredential(), changes: options.credentialChanges },
     register: (instance) =>
       Effect.gen(function*() {
         instances.push(instance)

@@ -154,9 +154,9 @@ const breakages: Readonly<Record<string, readonly [case_: string, break_: (port:
         port.register({ ...it, metadata: { key: it.apiKey === undefined ? "" : Redacted.value(it.apiKey) } })
     })
   ],
-  "a fingerprint without salt": [
-    "the fingerprint of the credential is stable, salted and opaque",
-    (port) => ({ ...port, credential: Registry.fixedCredential(() => Effect.succeed("always")) })
+  "a credential that shows": [
+    "the credential is redacted",
+    (port) => ({ ...port, credential: Registry.fixedCredential("plain" as unknown as Redacted.Redacted) })
   ],
   "changes that never come": [
     "changes are pushed, or refused as unsupported",
