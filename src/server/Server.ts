@@ -16,6 +16,11 @@
  *
  * - As in the reference server, a request that says `Sec-Fetch-Site: same-origin` needs no key. Only browsers are honest
  *   about that header. Where something else can reach the registry, set `trustSameOrigin` to `false`.
+ * - A browser calls a page same-origin by its name, not by who answers to the name: a hostile page whose name is made to
+ *   resolve to the registry's address while it is open (DNS rebinding) gets in without the key, also to a registry on the
+ *   loopback interface, and its `Host` looks like any name that you could have given the registry. Only a key together with
+ *   `trustSameOrigin: false` keeps it out; or a proxy in front that refuses every `Host` but the registry's own. Do
+ *   so wherever somebody browses the web on a machine that reaches the registry.
  * - Services hand their own API keys to each other through the registry: whoever has the registry's key can read them all.
  *
  * @since 0.1.0
@@ -61,7 +66,8 @@ export interface Options {
   /** What clients must show as `X-Api-Key`. Without it, or with an empty one, the registry is open. */
   readonly apiKey?: Redacted.Redacted | undefined
   /**
-   * Whether pages of the registry's own origin need no key, as the reference server has it.
+   * Whether pages of the registry's own origin need no key, as the reference server has it. This includes a page whose
+   * name was rebound to the registry's address (see the gotchas above), and whoever is no browser and says so.
    *
    * @default true
    */

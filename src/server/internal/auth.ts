@@ -35,7 +35,8 @@ const isOwn = (site: string | undefined, headers: Headers.Headers): boolean => {
 
 /**
  * With a key: who shows it, and pages of the registry's own origin. Without one: everybody except pages of other origins,
- * which would otherwise reach a registry on the loopback interface through any browser that runs beside it.
+ * which would otherwise reach a registry on the loopback interface through any browser that runs beside it. A page whose
+ * name was rebound to the registry's address counts as of its own origin: the registry does not know its own names.
  */
 export const make = (options: Options | undefined): (headers: Headers.Headers) => boolean => {
   const key = options?.apiKey === undefined ? "" : Redacted.value(options.apiKey)
