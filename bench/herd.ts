@@ -55,7 +55,8 @@ const streamTable = (runs: ReadonlyArray<StreamRun>): Table => ({
   ])
 })
 
-const streamFigures = (runs: ReadonlyArray<StreamRun>): ReadonlyArray<Figure> =>
+/** Where the bound on the peak is not proven the peak stands without one. */
+export const streamFigures = (runs: ReadonlyArray<StreamRun>): ReadonlyArray<Figure> =>
   runs.flatMap(({ outage, outcomes }) =>
     Rules.rules.flatMap((rule): ReadonlyArray<Figure> => {
       const outcome = outcomes.get(rule)
@@ -78,13 +79,7 @@ const streamFigures = (runs: ReadonlyArray<StreamRun>): ReadonlyArray<Figure> =>
       }
       return [
         outage < capped
-          ? atMost(
-            figure("peak"),
-            outcome.peak,
-            "%/s",
-            1.1 * 100 / 16,
-            "the window of 16 s ends at 31 s: 1/16, and 10 %"
-          )
+          ? plain(figure("peak"), outcome.peak, "%/s", "the window of 16 s ends at 31 s only")
           : atMost(figure("peak"), outcome.peak, "%/s", 4.5),
         atMost(figure("p99"), outcome.p99, "s", 30.5),
         plain(figure("attempts"), outcome.attempts, "mean"),
