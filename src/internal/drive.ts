@@ -115,7 +115,7 @@ type Counters = Map<string, Metric.Counter<number>>
 // To find a series by its attributes costs more than to count: what is kept here is a short cut to the series, no more.
 const counters = new WeakMap<Registry.Registry["Service"], Counters>()
 
-const count = (registry: Registry.Registry["Service"], call: Call, outcome: string): Effect.Effect<void> => {
+const counterOf = (registry: Registry.Registry["Service"], call: Call, outcome: string): Metric.Counter<number> => {
   const known: Counters = counters.get(registry) ?? new Map()
   let counter = known.get(call + outcome)
   if (counter === undefined) {
@@ -124,7 +124,7 @@ const count = (registry: Registry.Registry["Service"], call: Call, outcome: stri
     counter = Metric.counter(id, { description, incremental: true, attributes })
     counters.set(registry, known.set(call + outcome, counter))
   }
-  return Metric.update(counter, 1)
+  return counter
 }
 
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
@@ -152,21 +152,25 @@ export const perform = (
   instance: ServiceInstance.ServiceInstance,
   everRegistered: boolean
 ): Effect.Effect<Outcome> =>
-  Clock.clockWith((clock) => {
-    const sentAt = clock.currentTimeMillisUnsafe()
+  Effect.withFiber((fiber) => {
+    const sentAt = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    const count = (outcome: string): void => counterOf(registry, call, outcome).updateUnsafe(1, fiber.context)
     return withinDeadline(registry, call, Effect.suspend(() => request(registry, call, lease, instance))).pipe(
       traced(call, registry.capabilities.adapter),
-      Effect.matchCauseEffect({
-        onSuccess: (lease): Effect.Effect<Outcome> =>
-          Effect.as(count(registry, call, "ok"), { event: success(call, sentAt), lease, error: undefined }),
-        onFailure: (cause): Effect.Effect<Outcome> => {
+      Effect.matchCause({
+        onSuccess: (lease): Outcome => {
+          count("ok")
+          return { event: success(call, sentAt), lease, error: undefined }
+        },
+        onFailure: (cause): Outcome => {
           const found = Cause.findError(cause)
           const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
-          return Effect.as(count(registry, call, Result.isSuccess(found) ? error._tag : "Defect"), {
+          count(Result.isSuccess(found) ? error._tag : "Defect")
+          return {
             event: eventOf(error, everRegistered),
             lease: error._tag === "LeaseLost" ? undefined : lease,
             error
-          })
+          }
         }
       })
     )

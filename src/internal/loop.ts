@@ -21,8 +21,10 @@ import * as Fiber from "effect/Fiber"
 import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
+import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Tracer from "effect/Tracer"
@@ -118,24 +120,28 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
   }
 })
 
-const setStatus = ({ registry, status }: Loop, next: Status): Effect.Effect<void> => {
+/** The loop is the only writer, so it need not take turns with others, as `SubscriptionRef.set` does. */
+const setStatus = ({ context, registry, status }: Loop, next: Status): void => {
   const before = SubscriptionRef.getUnsafe(status)
-  const set = SubscriptionRef.set(status, before._tag === next._tag ? { ...next, since: before.since } : next)
+  status.value = before._tag === next._tag ? { ...next, since: before.since } : next
+  PubSub.publishUnsafe(status.pubsub, status.value)
   const delta = Number(next._tag === "Online") - Number(before._tag === "Online")
-  return delta === 0 ? set : Effect.andThen(
-    set,
-    Metric.modify(Metric.withAttributes(Telemetry.online, { adapter: registry.capabilities.adapter }), delta)
-  )
+  if (delta !== 0) {
+    Metric.withAttributes(Telemetry.online, { adapter: registry.capabilities.adapter }).modifyUnsafe(delta, context)
+  }
 }
 
-const refresh = (loop: Loop, now: number): Effect.Effect<void> => {
+const refresh = (loop: Loop, now: number): void => {
   const next = statusOf(loop.policy, loop.state, loop, now)
-  return next === undefined ? Effect.void : setStatus(loop, next)
+  if (next !== undefined) setStatus(loop, next)
 }
 
 /** What happened, for whoever listens. */
 const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
+
+const isLogged = ({ context }: Loop, { level }: Reporting.Notice): boolean =>
+  !LogLevel.isGreaterThan(Context.get(context, References.MinimumLogLevel), level)
 
 const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
   Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
@@ -160,14 +166,14 @@ const settle = (loop: Loop): void => {
 /** Closed for good: only who deregistered may register again. */
 const isOver = ({ closed }: Loop): boolean => closed !== undefined && closed._tag !== "Detached"
 
-const close = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason) {
+const close = (loop: Loop, reason: ClosedReason): void => {
   loop.closed = reason
   const at = loop.clock.currentTimeMillisUnsafe()
-  yield* setStatus(loop, { _tag: "Closed", since: at, reason })
+  setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
   if (isOver(loop)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
   settle(loop)
-})
+}
 
 const gaveUp = (
   { state }: Loop,
@@ -184,15 +190,23 @@ const gaveUp = (
     : undefined
 
 /** What whoever waits for the start is told, if this step decided it. */
-const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): Effect.Effect<unknown> => {
-  if (event._tag === "Registered") return Deferred.succeed(started, void 0)
+const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): void => {
   const now = SubscriptionRef.getUnsafe(status)
-  return now._tag === "Halted" || now._tag === "Standalone" ? Deferred.fail(started, now.cause) : Effect.void
+  if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
+  else if (now._tag === "Halted" || now._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(now.cause))
 }
 
-/** One event into the machine, and all that follows from it outside. */
-const advance = Effect.fnUntraced(function*(loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError) {
-  const { lease, policy, registry, state: before } = loop
+/** What of a step is decided for others, once it was told. */
+const decide = (loop: Loop, event: Heartbeat.Event, cause: Drive.CallError | undefined): void => {
+  decideStart(loop, event)
+  if (loop.state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
+    close(loop, new Replaced({ by: cause.reason.by }))
+  }
+}
+
+/** One event into the machine, and all that follows from it outside. Only what is logged is left to the effect. */
+const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): Effect.Effect<void> => {
+  const { context, lease, policy, registry, state: before } = loop
   const now = loop.clock.currentTimeMillisUnsafe()
   const { state } = Heartbeat.step(policy, before, event, { now, random: loop.random.nextDoubleUnsafe() })
   loop.state = state
@@ -202,19 +216,22 @@ const advance = Effect.fnUntraced(function*(loop: Loop, event: Heartbeat.Event, 
   if (event._tag === "Lost" && loop.heldUntil !== undefined) loop.heldUntil = Math.min(loop.heldUntil, now)
   const report = { event, before, after: state, cause, lease, gaveUp: gaveUp(loop, before, cause, now), now }
   loop.exhausted = state.exhausted ? report.gaveUp ?? loop.exhausted : undefined
-  yield* refresh(loop, now)
+  refresh(loop, now)
   if (Reporting.beganOutage(report)) {
-    yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter: registry.capabilities.adapter }), 1)
+    Metric.withAttributes(Telemetry.outages, { adapter: registry.capabilities.adapter }).updateUnsafe(1, context)
   }
-  for (const notice of Reporting.noticesOf(report)) {
-    publish(loop, notice.event)
-    if (yield* LogLevel.isEnabled(notice.level)) yield* log(loop, notice)
+  const notices = Reporting.noticesOf(report)
+  for (const notice of notices) publish(loop, notice.event)
+  const lines = notices.filter((notice) => isLogged(loop, notice))
+  if (lines.length > 0) {
+    return Effect.andThen(
+      Effect.forEach(lines, (line) => log(loop, line), { discard: true }),
+      Effect.sync(() => decide(loop, event, cause))
+    )
   }
-  yield* decideStart(loop, event)
-  if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
-    yield* close(loop, new Replaced({ by: cause.reason.by }))
-  }
-})
+  decide(loop, event, cause)
+  return Effect.void
+}
 
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
@@ -226,30 +243,28 @@ const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.
   return left <= 0 || left >= longest ? wait : Effect.raceFirst(
     wait,
     Effect.sleep(left).pipe(
-      Effect.andThen(Effect.uninterruptible(Effect.suspend(() => refresh(loop, heldUntil)))),
+      Effect.andThen(Effect.sync(() => refresh(loop, heldUntil))),
       Effect.andThen(Effect.never)
     )
   )
 }
 
-const call = Effect.fnUntraced(function*(loop: Loop, action: Drive.Call) {
+const call = (loop: Loop, action: Drive.Call): Effect.Effect<void> => {
   const { clock, heldUntil = Infinity, instance, lease, registry, state } = loop
   const { deadline = Infinity } = registry.capabilities
   const now = clock.currentTimeMillisUnsafe()
-  if (heldUntil <= now) yield* refresh(loop, now)
+  if (heldUntil <= now) refresh(loop, now)
   loop.calling = action
+  const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
   // What ends before the lease does cannot outlive it unnoticed.
-  const outcome = yield* fenced(
-    loop,
-    Drive.perform(registry, action, lease, instance, state.everRegistered),
-    Duration.toMillis(deadline)
-  )
-  loop.calling = undefined
-  loop.lease = outcome.lease
-  if (loop.closed !== undefined) return
-  if (outcome.event._tag === "Registered") loop.policy = policyFor(loop, outcome.lease?.expiresAfter)
-  yield* advance(loop, outcome.event, outcome.error)
-})
+  return Effect.flatMap(fenced(loop, performed, Duration.toMillis(deadline)), (outcome) => {
+    loop.calling = undefined
+    loop.lease = outcome.lease
+    if (loop.closed !== undefined) return Effect.void
+    if (outcome.event._tag === "Registered") loop.policy = policyFor(loop, outcome.lease?.expiresAfter)
+    return advance(loop, outcome.event, outcome.error)
+  })
+}
 
 const run = Effect.fnUntraced(function*(loop: Loop) {
   const { clock, queue } = loop
@@ -334,7 +349,7 @@ export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason
   }
   if (fiber !== undefined) yield* Fiber.interrupt(fiber)
   loop.state = Heartbeat.step(policy, loop.state, { _tag: "Stop" }, at).state
-  yield* close(loop, reason)
+  close(loop, reason)
 })
 
 /** What happens from now on, until it is closed for good. */
