@@ -99,14 +99,18 @@ export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Dur
 }
 
 /**
- * The server is asking for fewer requests (HTTP 429). `retryAfter` is what it said, before any clamping.
+ * The server is asking for fewer requests, or to come back later (HTTP 429, WebSocket 1012 and 1013). `retryAfter` is what
+ * it said, before any clamping.
  *
  * @category reasons
  * @since 0.1.0
  */
-export class Throttled extends Data.TaggedError("Throttled")<{ readonly retryAfter?: Duration.Duration | undefined }> {
+export class Throttled extends Data.TaggedError("Throttled")<{
+  readonly retryAfter?: Duration.Duration | undefined
+  readonly detail?: string | undefined
+}> {
   override get message() {
-    return `it asks for fewer requests${wait(this.retryAfter)}`
+    return `it asks for fewer requests${optional(this.detail)}${wait(this.retryAfter)}`
   }
 }
 
