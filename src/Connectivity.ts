@@ -118,7 +118,7 @@ export const make: (host: Host) => Effect.Effect<Connectivity, never, Scope.Scop
     }
     let last: bigint | undefined
     const wake = () => {
-      const now = clock.currentTimeNanosUnsafe()
+      const now = clock.monotonicTimeNanosUnsafe()
       if (last === undefined || now - last >= oneReturn) publish("wake")
       last = now
     }
