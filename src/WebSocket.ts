@@ -14,6 +14,7 @@
  *
  * A global WebSocket does not tell the status of a refused handshake, so a 401 looks like a server that is away, and is
  * tried again. {@link layerFetch} and `node/NodeWebSocket` do tell.
+ * Nor can it be cut off: what becomes of a connection whose other side is silent, after it was closed, is up to the platform.
  *
  * Effect's own `Socket` is not used: its errors bring `Schema` (18 kB gzip), and they keep neither the status of a handshake
  * nor what an outbox holds.
@@ -27,7 +28,7 @@
  *
  * declare const ticket: Effect.Effect<Redacted.Redacted>
  *
- * export const transport = WebSocket.connect({
+ * export const messages = WebSocket.stream({
  *   url: () => Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`)),
  *   liveness: { deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" }
  * })
@@ -48,6 +49,7 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import * as Watch from "./internal/liveness.ts"
 import * as Outbox from "./internal/outbox.ts"
@@ -56,13 +58,15 @@ import {
   type Attempted,
   AuthFailed,
   Closed,
+  type Exhausted,
   Inconclusive,
+  type NoProgress,
   Refused,
   Shutdown,
   Stop,
   Transient
 } from "./LifelineError.ts"
-import type * as Reconnect from "./Reconnect.ts"
+import * as Reconnect from "./Reconnect.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Models
@@ -171,7 +175,7 @@ export interface Options<in Cursor = never, out K extends keyof Kinds = "text", 
   readonly protocols?: ReadonlyArray<string> | undefined
   /** Which frames are due; a frame of the other kind is `Refused` (`MalformedResponse`). @default "text" */
   readonly frames?: K | undefined
-  /** The deadline of all that comes before the first message. @default 10 seconds */
+  /** The deadline of URL, credential and handshake together. @default 10 seconds */
   readonly connectWithin?: Duration.Input | undefined
   /** How long closing may take: what waits is sent, and the other side answers. Then it is cut off. @default 3 seconds */
   readonly closeWithin?: Duration.Input | undefined
@@ -209,12 +213,12 @@ export interface ConnectOptions<in out Cursor = never, in out K extends keyof Ki
   extends Options<Cursor, K, R>
 {
   /** Where to resume after this message. @default nowhere */
-  readonly cursor?: ((message: Kinds[K]) => Cursor | undefined) | undefined
+  readonly cursorOf?: ((message: Kinds[K]) => Cursor | undefined) | undefined
   /** Whether a message shows that the stream works. @default each does */
-  readonly progress?: ((message: Kinds[K]) => boolean) | undefined
+  readonly isProgress?: ((message: Kinds[K]) => boolean) | undefined
   /**
    * Runs once for each connection, before its messages are read; to subscribe, or to start a fiber that sends. Its scope is
-   * that of the connection.
+   * that of the connection, its deadline `connectWithin` once more.
    */
   readonly onOpen?:
     | ((
@@ -545,6 +549,8 @@ export const layerFetch: Layer.Layer<never> = Layer.succeed(
 // Connections
 // ---------------------------------------------------------------------------------------------------------------------
 
+const defaultWithin = 10_000
+
 const text = (value: string | Redacted.Redacted): string => typeof value === "string" ? value : Redacted.value(value)
 
 const isFailure = (error: unknown): error is Reconnect.Failure =>
@@ -573,6 +579,14 @@ const parse = (url: string): URL | undefined => {
   parsed.protocol = parsed.protocol.replace("http", "ws")
   parsed.hash = ""
   return parsed
+}
+
+const show = (url: URL): string => url.origin + url.pathname
+
+/** What errors call it before the URL is there. */
+const atOf = ({ url }: { readonly url: unknown }): Attempted => {
+  const parsed = typeof url === "string" ? parse(url) : undefined
+  return { operation: "connect", target: parsed === undefined ? "WebSocket" : show(parsed) }
 }
 
 /** Close codes of ours: a program may only send 1000 and 3000 to 4999. */
@@ -611,7 +625,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 ): (dial: Reconnect.Dial<Cursor>) => Effect.Effect<Connection<Kinds[K]>, Reconnect.Failure, R | Scope.Scope> => {
   const { closeCodes = Classify.webSocketSubscribed, frames = "text", maxMessage = 1024 * 1024, url } = options
   const { maxBacklog = 8 * 1024 * 1024 } = options
-  const connectWithin = Duration.fromInputUnsafe(options.connectWithin ?? "10 seconds")
+  const connectWithin = Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin)
   const closeWithin = Duration.fromInputUnsafe(options.closeWithin ?? "3 seconds")
   const liveness: Liveness = options.liveness === "none" ? {} : options.liveness ?? {}
   const deadline = Duration.fromInputUnsafe(liveness.deadline ?? "45 seconds")
@@ -625,7 +639,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     const opened = Deferred.makeUnsafe<string, Reconnect.Failure>()
     const gone = Deferred.makeUnsafe<void>()
 
-    let target = "WebSocket"
+    let { target } = atOf(options)
     let secrets: ReadonlyArray<Redacted.Redacted> = []
     const at = (operation: string): Classify.At => ({
       operation,
@@ -761,7 +775,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           issues: [{ path: "url", message: "is not an absolute ws, wss, http or https URL" }]
         }))
       }
-      target = parsed.origin + parsed.pathname
+      target = show(parsed)
       const { first, headers = {}, protocols = [] } = options.credential === undefined
         ? {}
         : yield* ask(options.credential(dial), at("connect"), "the credential")
@@ -839,7 +853,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
  *
  * export const transport = WebSocket.connect<string>({
  *   url: (dial) => Effect.succeed(`wss://feed.example/live?after=${dial.cursor ?? ""}`),
- *   cursor: (message) => message.split(" ")[0],
+ *   cursorOf: (message) => message.split(" ")[0],
  *   onOpen: (connection) => connection.send("subscribe prices")
  * })
  * ```
@@ -850,23 +864,86 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 export const connect = <Cursor = unknown, K extends keyof Kinds = "text", R = never>(
   options: ConnectOptions<Cursor, K, R>
 ): Reconnect.Connect<Kinds[K], Cursor, R | Scope.Scope> => {
-  const { cursor, onOpen, progress } = options
+  const { cursorOf, isProgress, onOpen } = options
   const make = open(options)
+  const within = Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin)
+  const at = atOf(options)
   return Effect.fnUntraced(function*(dial) {
     const connection = yield* make(dial)
     if (onOpen !== undefined) {
-      yield* Effect.catchCause(
-        onOpen(connection, dial),
-        (cause) =>
-          Cause.hasInterrupts(cause)
-            ? Effect.interrupt
-            : Effect.fail(toFailure(cause, { operation: "connect", target: "WebSocket" }, "onOpen failed"))
+      yield* onOpen(connection, dial).pipe(
+        Effect.catchCause((cause) => Effect.fail(toFailure(cause, at, "onOpen failed"))),
+        Effect.timeoutOrElse({
+          duration: within,
+          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: within }))
+        })
       )
     }
     return Stream.map(connection.messages, (value): Reconnect.Frame<Kinds[K], Cursor> => ({
       value,
-      cursor: cursor?.(value),
-      progress: progress?.(value)
+      cursor: cursorOf?.(value),
+      progress: isProgress?.(value)
     }))
   })
+}
+
+/**
+ * {@link ConnectOptions} of a stream, and what `Reconnect.stream` has of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamOptions<in out Cursor = never, in out K extends keyof Kinds = "text", out R = never>
+  extends ConnectOptions<Cursor, K, R>, Omit<Reconnect.Options<Cursor>, "at" | "openTimeout">
+{
+  /** The waits between two connections. @default `Backoff.streams` */
+  readonly policy?: Backoff.Policy | undefined
+}
+
+/**
+ * Messages, over as many connections as it takes: {@link Reconnect.stream} over {@link connect}. To send on them, give an
+ * `onOpen`.
+ *
+ * **Example** (Messages as they come, however often the server goes away)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * export const program = WebSocket.stream({ url: "wss://feed.example/live" }).pipe(
+ *   Stream.runForEach((message) => Effect.log(message))
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function stream<Cursor = string, K extends keyof Kinds = "text", R = never>(
+  options: StreamOptions<Cursor, K, R> & { readonly policy?: Backoff.Unbounded | undefined }
+): Stream.Stream<
+  Kinds[K] | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress,
+  Exclude<R, Scope.Scope>
+>
+export function stream<Cursor = string, K extends keyof Kinds = "text", R = never>(
+  options: StreamOptions<Cursor, K, R>
+): Stream.Stream<
+  Kinds[K] | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress | Exhausted,
+  Exclude<R, Scope.Scope>
+>
+export function stream<Cursor = string, K extends keyof Kinds = "text", R = never>(
+  options: StreamOptions<Cursor, K, R>
+): Stream.Stream<
+  Kinds[K] | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress | Exhausted,
+  Exclude<R, Scope.Scope>
+> {
+  // The deadlines are the transport's: this one comes after them.
+  const openTimeout = Duration.sum(
+    Duration.times(Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin), 2),
+    Duration.seconds(1)
+  )
+  return Reconnect.stream(connect(options), { ...options, at: atOf(options), openTimeout })
 }

@@ -6,6 +6,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -301,6 +302,7 @@ describe("WebSocket: liveness", () => {
       const error = yield* Fiber.join(fiber)
       assert.strictEqual(tags(error), "Transient.TimedOut")
       assert.deepStrictEqual(wire.closes, [4008])
+      assert.strictEqual(wire.terminated, 1)
       assert.strictEqual(tags(yield* Effect.flip(connection.send("x"))), "Transient.TimedOut")
     }))
 
@@ -539,7 +541,7 @@ describe("WebSocket: sending", () => {
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(outcome(waiting), "Closed")
       yield* Fiber.join(closed)
-      assert.deepStrictEqual(wire.closes, [1000])
+      assert.strictEqual(wire.terminated, 1)
       assert.strictEqual(fake.counts.open, 0)
     }))
 })
@@ -550,8 +552,8 @@ describe("WebSocket: connect", () => {
       const fake = Fake.make()
       const connect = WebSocket.connect<string>({
         url,
-        cursor: (message) => message.split(":")[0],
-        progress: (message) => message !== "9:hello",
+        cursorOf: (message) => message.split(":")[0],
+        isProgress: (message) => message !== "9:hello",
         onOpen: (connection, { cursor }) => connection.send(`from ${cursor}`)
       })
       const frames = yield* fake.provide(connect({ cursor: "7", attempt: 1, generation: 2 }))
@@ -581,5 +583,106 @@ describe("WebSocket: connect", () => {
         assert.strictEqual(tags(error), expected)
         assert.strictEqual(fake.counts.open, 0)
       }
+    }))
+
+  it.effect("onOpen that hangs is given up at the deadline", () =>
+    Effect.gen(function*() {
+      const fake = Fake.make()
+      const fiber = yield* Effect.forkChild(
+        Effect.scoped(fake.provide(Effect.flip(WebSocket.connect({ url, onOpen: () => Effect.never })(dial))))
+      )
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(tags(yield* Fiber.join(fiber)), "Transient.TimedOut")
+      assert.strictEqual(fake.counts.open, 0)
+    }))
+})
+
+describe("WebSocket: stream", () => {
+  it.effect("survives its connections: a new credential for each, and resumes after the last message", () =>
+    Effect.gen(function*() {
+      const fake = Fake.make()
+      let credentials = 0
+      const seen: Array<unknown> = []
+      const fiber = yield* Effect.forkChild(fake.provide(Stream.runForEach(
+        WebSocket.stream<string>({
+          url: ({ cursor = "0" }) => Effect.succeed(`${url}?after=${cursor}`),
+          credential: () => Effect.sync(() => ({ first: `key ${++credentials}` })),
+          cursorOf: (message) => message
+        }),
+        (message) => Effect.sync(() => void seen.push(message))
+      )))
+      for (let n = 1; n <= 5; n++) {
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(fake.wires.length, n)
+        fake.last().events.received(String(n))
+        yield* TestClock.adjust(0)
+        fake.last().events.closed({ code: n % 2 === 0 ? 1006 : 1000 })
+      }
+      assert.deepStrictEqual(seen, ["1", "2", "3", "4", "5"])
+      assert.deepStrictEqual(
+        fake.wires.map(({ handshake }) => handshake.url),
+        [0, 1, 2, 3, 4].map((n) => `${url}?after=${n}`)
+      )
+      assert.deepStrictEqual(fake.wires.map(({ sent }) => sent[0]), [1, 2, 3, 4, 5].map((n) => `key ${n}`))
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(fake.counts.open, 0)
+    }))
+
+  it.effect("a provider that hangs, then rejects, then works: never wedged", () =>
+    Effect.gen(function*() {
+      const fake = Fake.make()
+      let asked = 0
+      const fiber = yield* Effect.forkChild(fake.provide(Stream.runHead(WebSocket.stream({
+        url,
+        credential: () =>
+          Effect.suspend((): Effect.Effect<WebSocket.Credential, string> =>
+            ++asked === 1
+              ? Effect.uninterruptible(Effect.never)
+              : asked === 2
+              ? Effect.fail("down")
+              : Effect.succeed({})
+          )
+      }))))
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual(asked, 3)
+      fake.last().events.received("at last")
+      assert.strictEqual(Option.getOrUndefined(yield* Fiber.join(fiber)), "at last")
+    }))
+
+  it.effect.each(
+    [
+      ["accepts and closes with 1000", (events: WebSocket.Events) => events.closed({ code: 1000 })],
+      ["says hello and closes with 1006", (events: WebSocket.Events) => {
+        events.received("hello")
+        events.closed({ code: 1006 })
+      }],
+      ["closes with 1013", (events: WebSocket.Events) => events.closed({ code: 1013 })]
+    ] as const
+  )("a server that %s: at most 8 dials in any 10 s", ([, answer]) =>
+    Effect.gen(function*() {
+      const fake = Fake.make()
+      const fiber = yield* Effect.forkChild(fake.provide(Stream.runDrain(WebSocket.stream({ url }))))
+      const dials: Array<number> = []
+      for (let at = 0; at < 120_000; at += 100) {
+        yield* TestClock.adjust("100 millis")
+        for (const { events } of fake.wires.slice(dials.length)) {
+          dials.push(at)
+          answer(events)
+        }
+      }
+      yield* Fiber.interrupt(fiber)
+      assert.isAbove(dials.length, 3)
+      for (const from of dials) assert.isAtMost(dials.filter((at) => at >= from && at <= from + 10_000).length, 8)
+    }))
+
+  it.effect("a refused credential: one dial", () =>
+    Effect.gen(function*() {
+      const fake = Fake.make()
+      const fiber = yield* Effect.forkChild(fake.provide(Effect.flip(Stream.runDrain(WebSocket.stream({ url })))))
+      yield* TestClock.adjust(0)
+      fake.last().events.closed({ code: 4401 })
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "AuthFailed")
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(fake.wires.length, 1)
     }))
 })

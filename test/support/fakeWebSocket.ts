@@ -8,6 +8,7 @@ export interface FakeWire {
   readonly sent: Array<WebSocket.Message>
   readonly closes: Array<number>
   pings: number
+  terminated: number
   /** What the platform has not sent yet. */
   buffered: number
   isOpen: boolean
@@ -36,6 +37,7 @@ export const make = (options: Options = {}) => {
         sent: [],
         closes: [],
         pings: 0,
+        terminated: 0,
         buffered: 0,
         isOpen: options.opens ?? true,
         paused: false
@@ -59,6 +61,7 @@ export const make = (options: Options = {}) => {
           if (options.answersClose !== false) events.closed({ code })
         },
         buffered: () => wire.buffered,
+        terminate: () => void wire.terminated++,
         ping: options.canPing === true ? () => void wire.pings++ : undefined,
         flow: options.canPause === true
           ? {
