@@ -50,11 +50,12 @@ import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
+import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
-import type { Attempted, AuthFailed, Refused, Transient } from "./LifelineError.ts"
+import type { Attempted, AuthFailed, Exhausted, NoProgress, Refused, Transient } from "./LifelineError.ts"
 import * as Reconnect from "./Reconnect.ts"
 
 /**
@@ -155,6 +156,8 @@ export interface ConnectOptions<out R = never> {
 type Item = Reconnect.Frame<Event, string> | Reconnect.Notice<string>
 type Reader = ReadableStreamDefaultReader<Uint8Array>
 
+const connectTimeout = 10_000
+
 /** How many redirects are followed. Browsers follow 20, each of which a server in a loop sees. */
 const maxRedirects = 5
 
@@ -229,7 +232,7 @@ export const connect = <R = never>(
   const at = atOf(url, options)
   const table: Table = options.table ??
     (options.strict === true ? Classify.httpEventStreamStrict : Classify.httpEventStream)
-  const connectTimeout = Duration.fromInputUnsafe(options.connectTimeout ?? "10 seconds")
+  const within = Duration.fromInputUnsafe(options.connectTimeout ?? connectTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? "45 seconds")
   const maxEventSize = options.maxEventSize ?? 10 * 1024 * 1024
   const once = method === "POST" && options.idempotent !== true
@@ -282,7 +285,10 @@ export const connect = <R = never>(
       )
       const { headers, status } = response
       const type = headers["content-type"] ?? ""
-      if (status === 200 && isEventStream.test(type)) return reader
+      const encoding = headers["content-encoding"] ?? "identity"
+      // Fetch decodes, and leaves the header; other clients hand the body over as it is.
+      const isEncoded = encoding !== "identity" && Option.isNone(HttpClientResponse.toWeb(response))
+      if (status === 200 && isEventStream.test(type) && !isEncoded) return reader
       cancel(reader)
       if (status === 0 && method === "GET" && redirect === "manual") {
         // Browsers do not show where a redirect leads: there the platform follows it.
@@ -295,8 +301,14 @@ export const connect = <R = never>(
         }
         request = redirected(request, status, response.url, to)
       } else if (status === 200 && !Classify.isHtml(headers)) {
-        const is = type === "" ? "no content type" : `the content type ${showText(type)}`
-        return yield* Classify.make("MalformedResponse", { ...at, status, detail: `${is}, not text/event-stream` })
+        const is = type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
+        return yield* Classify.make("MalformedResponse", {
+          ...at,
+          status,
+          detail: isEncoded
+            ? "it is compressed, which this HTTP client does not undo; the one over fetch does"
+            : `${is}, not text/event-stream`
+        })
       } else {
         return yield* Classify.fromStatus(table, response, { ...at, now: yield* Clock.currentTimeMillis })
       }
@@ -307,8 +319,8 @@ export const connect = <R = never>(
     Effect.withFiber((fiber) =>
       open(cursor).pipe(
         Effect.timeoutOrElse({
-          duration: connectTimeout,
-          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: connectTimeout }))
+          duration: within,
+          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: within }))
         }),
         // Where nobody traces and no header is wanted, the client need not make a span.
         options.tracePropagation !== true && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
@@ -327,7 +339,8 @@ export const connect = <R = never>(
       })
       : error
 
-  return Effect.fnUntraced(function*({ cursor }) {
+  return Effect.fnUntraced(function*({ cursor, generation }) {
+    if (once && generation > 1) return yield* new Reconnect.Stop(at)
     const clock = yield* Clock.Clock
     let items: Array<Item> = []
     let tooLarge = false
@@ -403,6 +416,75 @@ export const connect = <R = never>(
     if (Duration.isFinite(idleTimeout)) yield* Effect.forkScoped(watch)
     return Stream.fromPull(Effect.succeed(pull))
   })
+}
+
+/**
+ * How events are followed: a connection, and what becomes of the stream between two of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<out R = never>
+  extends ConnectOptions<R>, Omit<Reconnect.Options<string>, "at" | "openTimeout">
+{
+  /** The waits between two connections. A `retry` of the server replaces its base, inside 250 ms to 60 s. @default `Backoff.streams` */
+  readonly policy?: Backoff.Policy | undefined
+}
+
+/**
+ * Events, over as many connections as it takes: see {@link Reconnect.stream}. It resumes with the id of the last event that
+ * was handed over; where the server cannot (see `isGap`), a {@link Reconnect.Gap} says so.
+ *
+ * **Example** (A POST that may be sent again, and a server that knows better when to come back)
+ *
+ * ```ts
+ * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as HttpBody from "effect/http/HttpBody"
+ * import * as Redacted from "effect/Redacted"
+ *
+ * export const answers = (key: Redacted.Redacted) =>
+ *   EventSource.stream("https://search.example/api/follow", {
+ *     method: "POST",
+ *     body: HttpBody.jsonUnsafe({ query: "up" }),
+ *     idempotent: true,
+ *     headers: { "x-api-key": key },
+ *     idleTimeout: "2 minutes"
+ *   })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function stream<R = never>(
+  url: string | URL,
+  options?: Options<R> & { readonly policy?: Backoff.Unbounded | undefined }
+): Stream.Stream<
+  Event | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress,
+  HttpClient.HttpClient | Exclude<R, Scope.Scope>
+>
+export function stream<R = never>(
+  url: string | URL,
+  options: Options<R>
+): Stream.Stream<
+  Event | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress | Exhausted,
+  HttpClient.HttpClient | Exclude<R, Scope.Scope>
+>
+export function stream<R = never>(
+  url: string | URL,
+  options: Options<R> = {}
+): Stream.Stream<
+  Event | Reconnect.Gap,
+  AuthFailed | Refused | NoProgress | Exhausted,
+  HttpClient.HttpClient | Exclude<R, Scope.Scope>
+> {
+  // The deadline of an attempt is the transport's: it knows what a POST that got no answer means.
+  const openTimeout = Duration.sum(
+    Duration.fromInputUnsafe(options.connectTimeout ?? connectTimeout),
+    Duration.seconds(1)
+  )
+  return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout })
 }
 
 const atOf = (url: string | URL, { method = "GET", operation = "subscribe" }: ConnectOptions<unknown>): Attempted => ({

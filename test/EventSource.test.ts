@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Backoff from "effect-lifeline/Backoff"
 import * as Classify from "effect-lifeline/Classify"
 import * as EventSource from "effect-lifeline/EventSource"
 import type { AuthFailed } from "effect-lifeline/LifelineError"
-import type * as Reconnect from "effect-lifeline/Reconnect"
+import * as Reconnect from "effect-lifeline/Reconnect"
+import * as Clock from "effect/Clock"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -12,6 +15,7 @@ import * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Redacted from "effect/Redacted"
+import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -601,4 +605,121 @@ describe("EventSource.connect", () => {
         }).pipe(Effect.scoped, Effect.provide(FakeFetch.make(() => sse(body.stream)).layer))
       }))
   })
+})
+
+describe("EventSource.stream", () => {
+  /** What came, with its time in seconds, and how it ended. */
+  const run = (answer: FakeFetch.Answer, options: EventSource.Options = {}, time: Duration.Input = "10 minutes") =>
+    Effect.gen(function*() {
+      const fetch = FakeFetch.make(answer)
+      const seen: Array<string> = []
+      const fiber = yield* EventSource.stream(url, options).pipe(
+        Stream.runForEach((event) => Effect.sync(() => seen.push(event._tag === "Gap" ? "gap" : event.data))),
+        Effect.match({ onSuccess: () => "end", onFailure: (error) => error._tag }),
+        Effect.provide(fetch.layer),
+        Effect.provideService(References.MinimumLogLevel, "None"),
+        Effect.forkChild
+      )
+      yield* TestClock.adjust(time)
+      const ended = fiber.pollUnsafe()
+      yield* Fiber.interrupt(fiber)
+      return {
+        seen,
+        ended: ended === undefined ? "open" : Exit.isSuccess(ended) ? ended.value : "defect",
+        ids: fetch.asked.map((asked) => asked.headers["last-event-id"])
+      }
+    })
+
+  const stop = () => new Response(null, { status: 204 })
+
+  it.effect("resumes after the last whole event, over failures of every kind, until the server says to stop", () =>
+    Effect.gen(function*() {
+      const answers: ReadonlyArray<FakeFetch.Answer> = [
+        () => sse("data: a\n\n"),
+        () => sse("id: 1\ndata: b\n\nid: 2\ndata: lost\n"),
+        () => Promise.reject(new TypeError("x")),
+        () => new Response("", { status: 503 }),
+        () => sse("data: c\n\n"),
+        () => sse("id: 3\n\n"),
+        () => sse("data: d\n\nid\ndata: e\n\n"),
+        () => sse("data: f\n\n"),
+        stop
+      ]
+      const { ended, ids, seen } = yield* run((asked, n) => (answers[n] ?? stop)(asked, n))
+      assert.deepStrictEqual(seen, ["a", "b", "c", "d", "e", "f"])
+      assert.deepStrictEqual(ids, [undefined, undefined, "1", "1", "1", "1", "3", undefined, undefined])
+      assert.strictEqual(ended, "end")
+    }))
+
+  it.effect.each<readonly [string, FakeFetch.Answer, EventSource.Options, string, number]>([
+    ["401", () => new Response("", { status: 401 }), {}, "AuthFailed", 1],
+    ["another content type", () => new Response("{}"), {}, "Refused", 1],
+    ["503, strict", () => new Response("", { status: 503 }), { strict: true }, "Refused", 1],
+    ["streams without an event", () => sse(": hello\n\n"), {}, "NoProgress", 10],
+    ["the same, sooner", () => sse(": hello\n\n"), { noProgressLimit: 3 }, "NoProgress", 3],
+    ["503, with a bound", () => new Response("", { status: 503 }), { policy: Backoff.synchronous }, "Exhausted", 5],
+    ["a POST that got no answer", () => Promise.reject(new TypeError("x")), { method: "POST" }, "Refused", 1],
+    ["a POST that hangs", () => new Promise(() => {}), { method: "POST" }, "Refused", 1],
+    ["a POST that ends", () => sse("data: a\n\n"), { method: "POST" }, "end", 1]
+  ])("%s", ([, answer, options, expected, requests]) =>
+    Effect.gen(function*() {
+      const { ended, ids } = yield* run(answer, options)
+      assert.strictEqual(ended, expected)
+      assert.strictEqual(ids.length, requests)
+    }))
+
+  it.effect("a POST that was sent is not sent again when its connection is replaced", () =>
+    Effect.gen(function*() {
+      const fetch = FakeFetch.make(() => sse(new ReadableStream()))
+      const handle = yield* Reconnect.makeHandle
+      const fiber = yield* EventSource.stream(url, { method: "POST", handle }).pipe(
+        Stream.runDrain,
+        Effect.provide(fetch.layer),
+        Effect.forkChild
+      )
+      yield* TestClock.adjust("1 second")
+      yield* handle.replace
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(fetch.asked.length, 1)
+    }))
+
+  it.effect("retry: replaces the base, inside 250 ms to 60 s, and is kept", () =>
+    Effect.gen(function*() {
+      const policy = Backoff.make({ jitter: "none" })
+      const times = (retry: string) =>
+        Effect.gen(function*() {
+          const at: Array<number> = []
+          const clock = yield* Clock.Clock
+          yield* run(
+            (_, n) => {
+              at.push(clock.currentTimeMillisUnsafe())
+              return n === 0 ? sse(`retry: ${retry}\ndata: a\n\n`) : sse("data: b\n\n")
+            },
+            { policy },
+            "3 minutes"
+          )
+          return [(at[1] ?? 0) - (at[0] ?? 0), (at[2] ?? 0) - (at[1] ?? 0)]
+        })
+      assert.deepStrictEqual(yield* times("none"), [1000, 1000])
+      assert.deepStrictEqual(yield* times("5000"), [5000, 5000])
+      assert.deepStrictEqual(yield* times("0"), [250, 250])
+      assert.deepStrictEqual(yield* times("999999999999999999999999"), [60_000, 60_000])
+      assert.deepStrictEqual(yield* times("9".repeat(400)), [60_000, 60_000])
+    }))
+
+  it.effect("an id that cannot be sent, and a server's word that events are gone, are gaps", () =>
+    Effect.gen(function*() {
+      const { ids, seen } = yield* run(
+        (_, n) =>
+          n === 0
+            ? sse("id: \u0001\ndata: a\n\n")
+            : n === 1
+            ? sse("event: lost\nid: 7\ndata: x\n\ndata: b\n\n")
+            : stop(),
+        { isGap: (event) => event.event === "lost" }
+      )
+      assert.deepStrictEqual(seen, ["a", "gap", "b"])
+      assert.deepStrictEqual(ids, [undefined, undefined, "7"])
+    }))
 })
