@@ -520,10 +520,13 @@ export const fromClientError = <const T extends Table>(
   }) as ErrorsOf<T>
 }
 
-/** What the first key that is listed says. Own properties only: a code may be any text, `constructor` too. */
+/** What the first key that is listed says. */
 const verdictOf = (table: Table, ...keys: ReadonlyArray<string | number>): Verdict => {
-  const key = [...keys, "*"].find((key) => Object.hasOwn(table, key))
-  return key === undefined ? "MalformedResponse" : table[key] ?? "MalformedResponse"
+  for (const key of keys) {
+    const verdict = table[key]
+    if (verdict !== undefined) return verdict
+  }
+  return table["*"] ?? "MalformedResponse"
 }
 
 /**
