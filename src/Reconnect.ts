@@ -138,6 +138,9 @@ export type Failure = Transient | Inconclusive | AuthFailed | Refused | Stop
  * A transport: makes one connection, in a scope of its own. Closing the scope must end the connection. A stream that ends
  * without an error is a connection that ended; it is made again. `Stop` ends it for good.
  *
+ * It may run in a fiber of its own, which ends when it returns: what it forks has to be forked into the scope. Its requests
+ * need no deadline beside `openTimeout`; how long an open connection may be silent is its own business.
+ *
  * @category models
  * @since 0.1.0
  */
