@@ -81,7 +81,7 @@ for (const [platform, layer, tells] of platforms) {
           [4403, "AuthFailed.Forbidden"]
         ]
         const server = yield* Server.make({
-          open: (socket, _, n) => {
+          open: (socket, _, __, n) => {
             socket.send("last")
             socket.close(codes[n - 1]?.[0])
           }
@@ -156,7 +156,7 @@ for (const [platform, layer, tells] of platforms) {
           (socket) => socket.send("x".repeat(100_000)),
           (socket) => socket.send(Uint8Array.of(0xff, 0xfe), { binary: false })
         ]
-        const server = yield* Server.make({ open: (socket, _, n) => bad[n - 1]?.(socket) })
+        const server = yield* Server.make({ open: (socket, _, __, n) => bad[n - 1]?.(socket) })
         const found: Array<string> = []
         for (let n = 0; n < bad.length; n++) {
           found.push(tags(
@@ -224,7 +224,7 @@ for (const [platform, layer, tells] of platforms) {
     it.live("200 connections leave nothing: fibers, sockets, timers", () =>
       Effect.gen(function*() {
         const server = yield* Server.make({
-          open: (socket, raw, n) => {
+          open: (socket, raw, _, n) => {
             socket.send("hello")
             if (n % 4 === 1) socket.close(1012)
             if (n % 4 === 2) raw.resetAndDestroy()

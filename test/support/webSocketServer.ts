@@ -11,7 +11,7 @@ export interface Script {
   /** Before the handshake; `true`: it was dealt with here. */
   readonly upgrade?: (request: Http.IncomingMessage, socket: Net.Socket) => boolean
   /** A connection that is open. */
-  readonly open?: (socket: WebSocket, raw: Net.Socket, n: number) => void
+  readonly open?: (socket: WebSocket, raw: Net.Socket, request: Http.IncomingMessage, n: number) => void
 }
 
 export interface Server {
@@ -45,7 +45,7 @@ export const make = (script: Script): Effect.Effect<Server, never, Scope.Scope> 
           if (script.upgrade?.(request, socket) === true) return
           webSockets.handleUpgrade(request, socket, head, (webSocket) => {
             webSocket.on("error", () => {})
-            script.open?.(webSocket, socket, requests.length)
+            script.open?.(webSocket, socket, request, requests.length)
           })
         })
         server.listen(0, "127.0.0.1", () => {
