@@ -180,6 +180,76 @@ describe("WebSocket: dialling", () => {
     }))
 })
 
+describe("WebSocket: a platform's constructor", () => {
+  const platform = () => {
+    const listeners = new Map<string, Set<(event: WebSocket.WebSocketEvent) => void>>()
+    const sent: Array<unknown> = []
+    let added = 0
+    let state = 0
+    class Socket implements WebSocket.WebSocketLike {
+      binaryType = "blob"
+      readonly protocol = "v1"
+      get readyState() {
+        return state
+      }
+      addEventListener(type: string, listener: (event: WebSocket.WebSocketEvent) => void) {
+        added++
+        listeners.set(type, (listeners.get(type) ?? new Set()).add(listener))
+      }
+      removeEventListener(type: string, listener: (event: WebSocket.WebSocketEvent) => void) {
+        listeners.get(type)?.delete(listener)
+      }
+      send(data: unknown) {
+        sent.push(data)
+      }
+      close() {
+        throw new TypeError("closed already")
+      }
+    }
+    return {
+      provide: Effect.provideService(WebSocket.Dialer, WebSocket.fromConstructor(Socket)),
+      emit: (type: string, event: WebSocket.WebSocketEvent, readyState: number) => {
+        state = readyState
+        for (const listener of listeners.get(type) ?? []) listener(event)
+      },
+      sent,
+      added: () => added,
+      left: () => [...listeners.values()].reduce((sum, { size }) => sum + size, 0)
+    }
+  }
+
+  it.effect("leaves no listener, and is not sent to while it closes", () =>
+    Effect.gen(function*() {
+      const { added, emit, left, provide, sent } = platform()
+      const fiber = yield* Effect.forkChild(
+        Effect.scoped(provide(Effect.gen(function*() {
+          const connection = yield* WebSocket.open({ url })(dial)
+          yield* connection.send("sent")
+          emit("message", { data: "m" }, 2)
+          const tooLate = yield* Effect.flip(connection.send("dropped by the platform"))
+          emit("error", { error: { code: "ECONNRESET" } }, 3)
+          emit("close", { code: 1000 }, 3)
+          return {
+            protocol: connection.protocol,
+            tooLate,
+            error: yield* Effect.flip(Stream.runDrain(connection.messages))
+          }
+        }))),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust(0)
+      emit("open", {}, 1)
+      const { error, protocol, tooLate } = yield* Fiber.join(fiber)
+      assert.strictEqual(protocol, "v1")
+      assert.deepStrictEqual(sent, ["sent"])
+      assert.strictEqual(tags(tooLate), "Transient.Unreachable")
+      // The first of the two counts: 1006.
+      assert.strictEqual(tags(error), "Transient.Unavailable")
+      assert.isAbove(added(), 0)
+      assert.strictEqual(left(), 0)
+    }))
+})
+
 describe("WebSocket: how a connection ends", () => {
   const rows: ReadonlyArray<readonly [number, string]> = [
     [1000, "Transient.Unavailable"],
