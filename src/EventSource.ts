@@ -413,7 +413,7 @@ export const connect = <R = never>(
         return pull
       })
     })
-    if (Duration.isFinite(idleTimeout)) yield* Effect.forkScoped(watch)
+    yield* Effect.forkScoped(watch)
     return Stream.fromPull(Effect.succeed(pull))
   })
 }

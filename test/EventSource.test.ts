@@ -9,7 +9,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { flow } from "effect/Function"
+import { flow, identity } from "effect/Function"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
@@ -41,10 +41,10 @@ const readAll = (
   fetch: FakeFetch.FakeFetch,
   options: EventSource.ConnectOptions = {},
   cursor?: string,
-  to: string | URL = url
+  adapt: (client: HttpClient.HttpClient) => HttpClient.HttpClient = identity
 ) => {
   const items: Array<Item> = []
-  return EventSource.connect(to, options)(dial(cursor)).pipe(
+  return EventSource.connect(url, options)(dial(cursor)).pipe(
     Effect.flatMap(Stream.runForEach((item) => Effect.sync(() => items.push(item)))),
     Effect.scoped,
     Effect.match({
@@ -60,6 +60,7 @@ const readAll = (
       }
     }),
     Effect.map((ended) => ({ items, ended })),
+    Effect.provideServiceEffect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, adapt)),
     Effect.provide(fetch.layer)
   )
 }
@@ -416,7 +417,8 @@ describe("EventSource.connect", () => {
         yield* TestClock.adjust("40 minutes")
         assert.strictEqual(seen, 2)
         assert.strictEqual(fiber.pollUnsafe(), undefined)
-        yield* Fiber.interrupt(fiber)
+        yield* TestClock.adjust("52 minutes")
+        assert.strictEqual((yield* Effect.flip(Fiber.join(fiber)))._tag, "Transient", "but when it is read again")
       }))
 
     it.effect("it may be for ever where the caller says so", () =>
@@ -468,13 +470,9 @@ describe("EventSource.connect", () => {
         const fetch = FakeFetch.make((_, n) =>
           [redirect(302, "https://other/b"), redirect(302, url)][n] ?? sse("data: a\n\n")
         )
-        const client = Effect.map(
-          HttpClient.HttpClient,
-          HttpClient.mapRequest(HttpClientRequest.bearerToken("canary"))
-        )
-        yield* readAll(fetch, { headers: { "x-api-key": Redacted.make("canary"), cookie: "canary" } }, "7").pipe(
-          Effect.provideServiceEffect(HttpClient.HttpClient, Effect.provide(client, fetch.layer))
-        )
+        const headers = { "x-api-key": Redacted.make("canary"), cookie: "canary" }
+        yield* readAll(fetch, { headers }, "7", HttpClient.mapRequest(HttpClientRequest.bearerToken("canary")))
+        assert.strictEqual(fetch.asked[0]?.headers["authorization"], "Bearer canary")
         assert.deepStrictEqual(fetch.asked.slice(1).map((asked) => asked.headers), [
           { accept: "text/event-stream", "last-event-id": "7" },
           { accept: "text/event-stream", "last-event-id": "7" }
@@ -485,6 +483,7 @@ describe("EventSource.connect", () => {
       [
         ["that lead in a circle", () => redirect(302, url), 6],
         ["that say nowhere", () => redirect(302), 1],
+        ["that are none, for all their location", () => redirect(300, "/b"), 1],
         ["that lead to no URL", () => redirect(302, "http://["), 1]
       ] as const
     )("%s are refused", ([, answer, requests]) =>
@@ -492,6 +491,21 @@ describe("EventSource.connect", () => {
         const fetch = FakeFetch.make(answer)
         assert.match(yield* outcome(fetch), /^Refused\.Unsupported.*redirect/)
         assert.strictEqual(fetch.asked.length, requests)
+      }))
+
+    it.effect("leave no body open, and are followed behind a client that fails on them", () =>
+      Effect.gen(function*() {
+        const page = FakeFetch.body()
+        const body = FakeFetch.body()
+        const fetch = FakeFetch.make((_, n) =>
+          n === 0 ? new Response(page.stream, { status: 302, headers: { location: "/b" } }) : sse(body.stream)
+        )
+        const fiber = yield* Effect.forkChild(readAll(fetch, {}, undefined, HttpClient.filterStatusOk))
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(fetch.asked.length, 2)
+        assert.isTrue(page.cancelled())
+        assert.isFalse(body.cancelled())
+        yield* Fiber.interrupt(fiber)
       }))
 
     it.effect("that the platform hides, as browsers do, are left to the platform", () =>

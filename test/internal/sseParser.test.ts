@@ -250,6 +250,7 @@ const vectors: ReadonlyArray<Vector> = [
       { id: "" }
     ]
   },
+  { clause: "a block that sets no id tells of none", text: ": open\n\n\nid: 7\n\n", lastEventId: "7", found: [] },
   { clause: "the last id of a block counts", text: "id: 1\nid: 2\ndata: a\n\n", found: [message("a", "2")] },
   {
     clause: "an id in a block that is not whole does not count",
