@@ -15,6 +15,9 @@
  * | an event over `maxEventSize` | `Refused` with {@link EventTooLarge} as its cause: it would come again |
  * | no byte for `idleTimeout`, a body that breaks off | tried again; an event that was not whole is dropped, its id too |
  *
+ * Compressed answers need the client over fetch. On Cloudflare Workers the option `cache` of fetch, without which a stream may
+ * come from a cache, needs a compatibility date of 2024-11-11 or later.
+ *
  * **Example** (Following the events of a registry)
  *
  * ```ts
