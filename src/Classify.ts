@@ -1,6 +1,7 @@
 /**
  * Classification: how a raw failure becomes an error of the algebra. This is the only module that decides it, from one
- * table per protocol, by structured fields alone (a status, a code, a tag), never by the text of a message.
+ * table per protocol (HTTP, gRPC and Connect, WebSocket), by structured fields alone (a status, a code, a tag), never by
+ * the text of a message.
  *
  * A table is plain data: from what came back to a {@link Verdict}, the name of a reason. The tag of the error follows from
  * the verdict, in values and in types: `Classify.http` has no verdict that means a lost lease, so what it yields is
@@ -18,6 +19,26 @@
  * | 400, 422, every other 4xx | `InvalidRequest` | `Refused` |
  * | 405, 501, every redirect | `Unsupported` | `Refused` |
  * | 1xx, a 2xx that is not what was asked for, anything else | `MalformedResponse` | `Refused` |
+ * | 204 on an event stream | `Stop` | `Stop` |
+ *
+ * | gRPC, Connect | verdict | error |
+ * |---|---|---|
+ * | `UNAUTHENTICATED`, `PERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
+ * | `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
+ * | `RESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
+ * | `INVALID_ARGUMENT`, `FAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
+ * | `NOT_FOUND`, `UNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
+ * | `CANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
+ * | `UNKNOWN`, `ABORTED`, every other one | `Inconclusive` | `Inconclusive` |
+ *
+ * | WebSocket close | verdict | error |
+ * |---|---|---|
+ * | 3000, 4401; 3003, 4403 | `Unauthorized`; `Forbidden` | `AuthFailed` |
+ * | 1001, 1005, 1006, 1011, 1014, 1015, 3008, other 4xxx | `Unavailable` | `Transient` |
+ * | 1012, 1013 | `Throttled`: no sooner than the base of the backoff | `Transient` |
+ * | 1000 | `Stop`; with subscriptions `Unavailable` | `Stop`; `Transient` |
+ * | 1002, 1003, 1007 to 1010, other 44xx | `Unsupported`, `MalformedResponse`, `InvalidRequest` | `Refused` |
+ * | every other one | `Inconclusive` | `Inconclusive` |
  *
  * **Example** (A registry that answers 409 when another instance holds the lease)
  *
@@ -96,10 +117,12 @@ export interface Errors {
   readonly Conflict: LifelineError.Refused
   readonly Unsupported: LifelineError.Refused
   readonly MalformedResponse: LifelineError.Refused
+  readonly Inconclusive: LifelineError.Inconclusive
+  readonly Stop: LifelineError.Stop
 }
 
 /**
- * What a failure means: the tag of a reason of the algebra.
+ * What a failure means: the tag of a reason of the algebra, or `Inconclusive` or `Stop`, which have none.
  *
  * @category models
  * @since 0.1.0
@@ -109,7 +132,8 @@ export type Verdict = keyof Errors
 /**
  * A table: from what came back to what it means. Keys of an HTTP table are statuses (`404`), classes of statuses
  * (`"4xx"`), which count where the status itself is not listed, and the tags of the HTTP client's own failures
- * (`TransportError`). What is not listed at all is a `MalformedResponse`.
+ * (`TransportError`). Keys of a gRPC table are names of codes, those of a WebSocket table close codes (`1006`), hundreds
+ * (`"44xx"`) and thousands (`"4xxx"`) of them. What is not listed at all is what `"*"` says, else a `MalformedResponse`.
  *
  * @category models
  * @since 0.1.0
@@ -129,7 +153,7 @@ export type ErrorsOf<T extends Table> = Errors[T[keyof T]] | LifelineError.Refus
 const transient = {
   Unreachable: ({ detail }: Evidence) => new LifelineError.Unreachable({ detail }),
   TimedOut: ({ after = Duration.zero }: Evidence) => new LifelineError.TimedOut({ after }),
-  Throttled: ({ retryAfter }: Evidence) => new LifelineError.Throttled({ retryAfter }),
+  Throttled: (e: Evidence) => new LifelineError.Throttled({ retryAfter: e.retryAfter, detail: e.detail }),
   Unavailable: ({ detail, retryAfter, status = 0 }: Evidence) =>
     new LifelineError.Unavailable({ status, retryAfter, detail })
 }
@@ -164,6 +188,8 @@ const has = <G extends object>(group: G, verdict: PropertyKey): verdict is keyof
 const build = (verdict: Verdict, evidence: Evidence): Errors[Verdict] => {
   const { cause, operation, target } = evidence
   const at = cause instanceof Error ? { operation, target, cause } : { operation, target }
+  if (verdict === "Stop") return new LifelineError.Stop({ operation, target, detail: answered(evidence) })
+  if (verdict === "Inconclusive") return new LifelineError.Inconclusive({ ...at, detail: answered(evidence) })
   return has(transient, verdict)
     ? new LifelineError.Transient({ ...at, reason: transient[verdict](evidence) })
     : has(leaseLost, verdict)
@@ -213,6 +239,99 @@ export const http = {
 export const httpLease = { ...http, "404": "UnknownLease", "410": "LeaseExpired" } as const satisfies Table
 
 /**
+ * HTTP, for event streams: 204 means that the server has nothing more, now or later.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const httpEventStream = { ...http, "204": "Stop" } as const satisfies Table
+
+/**
+ * HTTP, for event streams as the WHATWG has them: every status but 200 and 204 is final, even 503. Only a network that
+ * fails, and a stream that ends, are tried again.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const httpEventStreamStrict = {
+  ...httpEventStream,
+  "408": "Unsupported",
+  "425": "Unsupported",
+  "429": "Unsupported",
+  "5xx": "Unsupported"
+} as const satisfies Table
+
+/**
+ * gRPC and Connect, for streams that nobody depends on: when the server cancels one it is over.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const grpc = {
+  CANCELED: "Stop",
+  INVALID_ARGUMENT: "InvalidRequest",
+  DEADLINE_EXCEEDED: "Unavailable",
+  NOT_FOUND: "NotFound",
+  PERMISSION_DENIED: "Forbidden",
+  RESOURCE_EXHAUSTED: "Throttled",
+  FAILED_PRECONDITION: "Conflict",
+  UNIMPLEMENTED: "Unsupported",
+  INTERNAL: "Unavailable",
+  UNAVAILABLE: "Unavailable",
+  UNAUTHENTICATED: "Unauthorized",
+  "*": "Inconclusive"
+} as const satisfies Table
+
+/**
+ * gRPC and Connect, for streams with subscriptions: when the server cancels one it is made again, and counted.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const grpcSubscribed = { ...grpc, CANCELED: "Inconclusive" } as const satisfies Table
+
+/**
+ * WebSocket close codes, for connections that nobody depends on: a normal closure is the end. A server that closes with
+ * 1008 over a credential needs `{ ...webSocket, "1008": "Unauthorized" }`; other codes of its own are added likewise.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const webSocket = {
+  "1000": "Stop",
+  "1001": "Unavailable",
+  "1002": "MalformedResponse",
+  "1003": "Unsupported",
+  "1005": "Unavailable",
+  "1006": "Unavailable",
+  "1007": "MalformedResponse",
+  "1008": "InvalidRequest",
+  "1009": "InvalidRequest",
+  "1010": "Unsupported",
+  "1011": "Unavailable",
+  "1012": "Throttled",
+  "1013": "Throttled",
+  "1014": "Unavailable",
+  "1015": "Unavailable",
+  "3000": "Unauthorized",
+  "3003": "Forbidden",
+  "3008": "Unavailable",
+  "4401": "Unauthorized",
+  "4403": "Forbidden",
+  "44xx": "InvalidRequest",
+  "4xxx": "Unavailable",
+  "*": "Inconclusive"
+} as const satisfies Table
+
+/**
+ * WebSocket close codes, for connections with subscriptions: also a normal closure is followed by a new connection.
+ *
+ * @category tables
+ * @since 0.1.0
+ */
+export const webSocketSubscribed = { ...webSocket, "1000": "Unavailable" } as const satisfies Table
+
+/**
  * Where a failure happened, and what is needed to report it.
  *
  * @category models
@@ -257,12 +376,29 @@ export const fromResponse = <const T extends Table>(
   table: T,
   response: Response,
   at: At
+): ErrorsOf<T> => fromAnswer(table, response, at, Option.getOrUndefined(decodeProblem(response.body)))
+
+/**
+ * {@link fromResponse} where the body is not read, as on a stream. It needs no `Schema`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromStatus = <const T extends Table>(
+  table: T,
+  response: Omit<Response, "body">,
+  at: At
+): ErrorsOf<T> => fromAnswer(table, response, at, undefined)
+
+const fromAnswer = <const T extends Table>(
+  table: T,
+  { headers, status }: Omit<Response, "body">,
+  at: At,
+  problem: typeof Problem.Type | undefined
 ): ErrorsOf<T> => {
-  const { headers, status } = response
-  const problem = Option.getOrUndefined(decodeProblem(response.body))
   const clean = (text: string): string => cleanText(text, at.secrets)
   const said = problem?.detail ?? problem?.title
-  return build(verdictOf(table, status), {
+  return build(verdictOf(table, status, `${Math.floor(status / 100)}xx`), {
     ...at,
     status: status === 0 ? undefined : status,
     detail: isHtml(headers)
@@ -278,6 +414,92 @@ export const fromResponse = <const T extends Table>(
 }
 
 /**
+ * How a gRPC or Connect call ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GrpcStatus {
+  /** The number (`14`), or the name as gRPC (`"UNAVAILABLE"`) or Connect (`"unavailable"`) write it. */
+  readonly code: number | string
+  readonly message?: string | undefined
+  /** What the server asked us to wait, e.g. in a `RetryInfo`. */
+  readonly retryAfter?: Duration.Duration | undefined
+  /** The library's own error. */
+  readonly cause?: unknown
+}
+
+/** By number, from 0. */
+const grpcNames =
+  "OK CANCELED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
+
+/**
+ * A gRPC or Connect status that is not OK, as an error.
+ *
+ * **Example** (A server whose ABORTED means "later")
+ *
+ * ```ts
+ * import * as Classify from "effect-lifeline/Classify"
+ *
+ * const table = { ...Classify.grpcSubscribed, ABORTED: "Unavailable" } as const
+ *
+ * export const error = Classify.fromGrpc(table, { code: "aborted", message: "moved" }, {
+ *   operation: "subscribe",
+ *   target: "http://dispatcher:7070/Dispatcher/Listen",
+ *   now: 0
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromGrpc = <const T extends Table>(table: T, status: GrpcStatus, at: At): ErrorsOf<T> => {
+  const names = grpcNames.split(" ")
+  const { cause, code, message = "", retryAfter } = status
+  const name = typeof code === "number" ? names[code] ?? `${code}` : code.toUpperCase().replace("LLED", "LED")
+  const number = names.indexOf(name)
+  return build(verdictOf(table, name), {
+    operation: at.operation,
+    target: at.target,
+    status: number < 0 ? undefined : number,
+    detail: cleanText(message === "" ? name : `${name}: ${message}`, at.secrets),
+    retryAfter,
+    cause
+  }) as ErrorsOf<T>
+}
+
+/**
+ * How a WebSocket was closed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Close {
+  /** 1006 where there was no close frame, 1005 where it had no code. */
+  readonly code: number
+  readonly reason?: string | undefined
+  readonly cause?: unknown
+}
+
+/**
+ * The closing of a WebSocket by the other side, as an error.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromClose = <const T extends Table>(table: T, close: Close, at: At): ErrorsOf<T> => {
+  const { cause, code, reason = "" } = close
+  const keys = [code, `${Math.floor(code / 100)}xx`, `${Math.floor(code / 1000)}xxx`] as const
+  return build(verdictOf(table, ...keys), {
+    operation: at.operation,
+    target: at.target,
+    status: code,
+    detail: cleanText(`the WebSocket was closed with ${code}${reason === "" ? "" : `: ${reason}`}`, at.secrets),
+    cause
+  }) as ErrorsOf<T>
+}
+
+/**
  * A failure of the HTTP client itself, as an error: no answer, or one whose body broke off.
  *
  * @category constructors
@@ -289,7 +511,7 @@ export const fromClientError = <const T extends Table>(
   at: At
 ): ErrorsOf<T> => {
   const reason = error.reason
-  if (reason._tag === "StatusCodeError") return fromResponse(table, reason.response, at)
+  if (reason._tag === "StatusCodeError") return fromStatus(table, reason.response, at)
   return build(table[reason._tag] ?? "MalformedResponse", {
     ...at,
     detail: codeOf(reason.cause),
@@ -297,8 +519,14 @@ export const fromClientError = <const T extends Table>(
   }) as ErrorsOf<T>
 }
 
-const verdictOf = (table: Table, status: number): Verdict =>
-  table[status] ?? table[`${Math.floor(status / 100)}xx`] ?? "MalformedResponse"
+/** What the first key that is listed says. */
+const verdictOf = (table: Table, ...keys: ReadonlyArray<string | number>): Verdict => {
+  for (const key of keys) {
+    const verdict = table[key]
+    if (verdict !== undefined) return verdict
+  }
+  return table["*"] ?? "MalformedResponse"
+}
 
 /**
  * A `Retry-After` as a duration: seconds, or an HTTP date seen from `now` (milliseconds since 1970; a date that has passed

@@ -12,6 +12,8 @@
  * | `Exhausted` | a bounded backoff gave up | `Lifeline.standalone` |
  * | `NoProgress` | connections open but carry nothing | nothing: it surfaces |
  * | `Closed` | the lifecycle ended while someone waited | nothing: it surfaces |
+ * | `Inconclusive` | a connection ended with what says neither "later" nor "never" | `Reconnect`: tried again, and counted |
+ * | `Stop` | the server said that there is nothing more | `Reconnect`: the stream ends |
  *
  * Each of the first four carries a `reason`, itself a tagged error, so that `Effect.catchReason` and
  * `Effect.unwrapReason` work. Raw failures become errors of this algebra in one module only, `Classify`.
@@ -97,14 +99,18 @@ export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Dur
 }
 
 /**
- * The server is asking for fewer requests (HTTP 429). `retryAfter` is what it said, before any clamping.
+ * The server is asking for fewer requests, or to come back later (HTTP 429, WebSocket 1012 and 1013). `retryAfter` is what
+ * it said, before any clamping.
  *
  * @category reasons
  * @since 0.1.0
  */
-export class Throttled extends Data.TaggedError("Throttled")<{ readonly retryAfter?: Duration.Duration | undefined }> {
+export class Throttled extends Data.TaggedError("Throttled")<{
+  readonly retryAfter?: Duration.Duration | undefined
+  readonly detail?: string | undefined
+}> {
   override get message() {
-    return `it asks for fewer requests${wait(this.retryAfter)}`
+    return `it asks for fewer requests${optional(this.detail)}${wait(this.retryAfter)}`
   }
 }
 
@@ -419,6 +425,42 @@ export class Refused extends Data.TaggedError("Refused")<
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Inconclusive, Stop
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * A connection ended with something that says neither "later" nor "never", e.g. gRPC's `UNKNOWN`. It is tried again, as
+ * one that carried nothing: so many of these in a row and it is `NoProgress`. `detail` is the protocol's own word.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Inconclusive extends Data.TaggedError("Inconclusive")<
+  Attempted & { readonly detail?: string | undefined; readonly cause?: Error | undefined }
+> {
+  override get message() {
+    return `${this.operation} (${this.target}) ended for an unclear reason${optional(this.detail)}`
+  }
+  override toJSON() {
+    const { _tag, detail, message, operation, target } = this
+    return { _tag, operation, target, detail, message }
+  }
+}
+
+/**
+ * The server said that there is nothing more and that nobody should come back, e.g. HTTP 204 on an event stream: a clean
+ * end.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Stop extends Data.TaggedError("Stop")<Attempted & { readonly detail?: string | undefined }> {
+  override get message() {
+    return `${this.operation} (${this.target}): the server said to stop${optional(this.detail)}`
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Exhausted, NoProgress, Closed
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -447,7 +489,7 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
  * @since 0.1.0
  */
 export class NoProgress extends Data.TaggedError("NoProgress")<
-  Attempted & { readonly connections: number; readonly last?: Transient | undefined }
+  Attempted & { readonly connections: number; readonly last?: Transient | Inconclusive | undefined }
 > {
   override get message() {
     return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${

@@ -13,7 +13,9 @@ type PortError = Transient | LeaseLost | AuthFailed | Refused
 
 const verdictOf = (error: PortError): string => `${error._tag}.${error.reason._tag}`
 
-const of = (table: Classify.Table, status: number, more: Partial<Classify.Response> = {}): PortError =>
+type PortTable = { readonly [key: string]: Exclude<Classify.Verdict, "Inconclusive" | "Stop"> }
+
+const of = (table: PortTable, status: number, more: Partial<Classify.Response> = {}): PortError =>
   Classify.fromResponse(table, { status, headers: {}, ...more }, at)
 
 /** What is expected, written down a second time and in another way: by ranges, from the specification. */

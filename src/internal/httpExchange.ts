@@ -9,10 +9,8 @@
  * - Trace headers are off unless asked for: in a browser they force a CORS preflight.
  */
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
@@ -23,6 +21,7 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type { Attempted, Refused, Transient } from "../LifelineError.ts"
+import { withFetchOptions } from "./fetchOptions.ts"
 import { issuesOf } from "./issues.ts"
 
 /** The most that is read of one answer, in bytes: some ten thousand services. */
@@ -44,20 +43,10 @@ const isOk = (status: number): boolean => status >= 200 && status < 300
 // Statuses that have no body, whatever the headers say.
 const isBodiless = (status: number): boolean => status === 204 || status === 205 || status === 304
 
-// Runs within the context that the client's own layer was built in, so it sees the options that were given to that layer
-// (a dispatcher, credentials) and keeps them; behind `HttpClient.transform` it sees only those of the caller. `exchange`
-// restores the context.
-const withoutRedirects = Effect.withFiber((fiber) =>
-  Effect.sync(() => {
-    const options = Context.getOrUndefined(fiber.context, FetchHttpClient.RequestInit)
-    fiber.setContext(Context.add(fiber.context, FetchHttpClient.RequestInit, { ...options, redirect: "manual" }))
-  })
-)
-
 /** Makes a client fit for {@link exchange}; once per adapter. */
-export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = HttpClient.tapRequest(() =>
-  withoutRedirects
-)
+export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = withFetchOptions({
+  redirect: "manual"
+})
 
 /** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(

@@ -51,7 +51,8 @@ type ApiKey = NonNullable<Options["apiKey"]>
 
 const isFixed = (key: ApiKey): key is Redacted.Redacted => Redacted.isRedacted(key)
 
-const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | undefined> =>
+/** The key that is to be sent now. */
+export const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | undefined> =>
   key === undefined || isFixed(key) ? Effect.succeed(key) : SubscriptionRef.get(key)
 
 /** What drivers may know of the key. */

@@ -1,0 +1,158 @@
+/**
+ * What waits to be sent on one connection: bounded by count and by bytes, with a named policy for what does not fit. Each
+ * send is answered: it succeeds when the message was handed to the platform, else it fails.
+ */
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import type { Attempted } from "../LifelineError.ts"
+
+export type Policy = "fail" | "dropOldest" | "suspend"
+
+/**
+ * There is no room for a message in the outbox: the other side reads more slowly than the program writes. The message was
+ * not sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Overflow extends Data.TaggedError("Overflow")<
+  Attempted & {
+    /** What waits, in messages and in bytes. */
+    readonly messages: number
+    readonly bytes: number
+    /** Whether this message made room for a newer one (`dropOldest`), or never got in. */
+    readonly dropped: boolean
+  }
+> {
+  override get message() {
+    const why = this.dropped ? "made room for a newer one" : "does not fit"
+    return `${this.operation} (${this.target}): the message ${why}: ${this.messages} messages and ${this.bytes} bytes ` +
+      "wait to be sent. The other side reads too slowly; send less, or raise the limits of the outbox"
+  }
+}
+
+interface Entry<E> {
+  readonly message: string | Uint8Array
+  readonly bytes: number
+  readonly answer: (result: Exit.Exit<void, E | Overflow>) => void
+}
+
+export interface Outbox<E> {
+  readonly send: (message: string | Uint8Array) => Effect.Effect<void, E | Overflow>
+  /** Hands over what waits, as fast as the platform takes it; ends when nothing waits. */
+  readonly drain: Effect.Effect<void>
+  /** Takes no more messages: sends fail so. What waits still goes out. */
+  readonly stop: (error: E) => void
+  /** Fails what waits, and later sends. */
+  readonly end: (error: E) => void
+  readonly waiting: () => { readonly messages: number; readonly bytes: number }
+}
+
+/** More than this is not handed to the platform at once: there it could not be taken back. */
+const handedOver = 64 * 1024
+
+/** How often it is looked whether the platform takes more. */
+const interval = "10 millis"
+
+const encoder = new TextEncoder()
+
+const sizeOf = (message: string | Uint8Array): number =>
+  typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
+
+export const make = <E>(options: {
+  readonly policy: Policy
+  readonly maxMessages: number
+  readonly maxBytes: number
+  readonly scope: Scope.Scope
+  readonly at: () => Attempted
+  /** Hands one message to the platform; `undefined`, or why it could not. */
+  readonly handOver: (message: string | Uint8Array) => E | undefined
+  /** Bytes that the platform has not sent yet. */
+  readonly buffered: () => number
+}): Outbox<E> => {
+  const { maxBytes, maxMessages, policy } = options
+  const queue: Array<Entry<E>> = []
+  let bytes = 0
+  let refused: { readonly error: E } | undefined
+  let draining = false
+
+  const waiting = () => ({ messages: queue.length, bytes: bytes + options.buffered() })
+  const overflow = (dropped: boolean) => new Overflow({ ...options.at(), ...waiting(), dropped })
+  const take = () => {
+    const entry = queue.shift()
+    if (entry !== undefined) bytes -= entry.bytes
+    return entry
+  }
+  const hasRoom = (size: number) => queue.length < maxMessages && bytes + options.buffered() + size <= maxBytes
+  const handOver = (message: string | Uint8Array): Exit.Exit<void, E> => {
+    const error = options.handOver(message)
+    return error === undefined ? Exit.void : Exit.fail(error)
+  }
+  const flush = () => {
+    while (options.buffered() < handedOver) {
+      const entry = take()
+      if (entry === undefined) return
+      entry.answer(handOver(entry.message))
+    }
+  }
+
+  const drain: Effect.Effect<void> = Effect.suspend(() => {
+    flush()
+    if (queue.length > 0) return Effect.andThen(Effect.sleep(interval), drain)
+    draining = false
+    return Effect.void
+  })
+  const stopped = Effect.sync(() => {
+    draining = false
+  })
+  const background = Effect.suspend(() => {
+    if (draining) return Effect.void
+    draining = true
+    return Effect.asVoid(Effect.forkIn(Effect.onInterrupt(drain, () => stopped), options.scope))
+  })
+
+  const enqueue = (message: string | Uint8Array, size: number): Effect.Effect<void, E | Overflow> => {
+    const sent = Deferred.makeUnsafe<void, E | Overflow>()
+    const entry: Entry<E> = { message, bytes: size, answer: (result) => Deferred.doneUnsafe(sent, result) }
+    queue.push(entry)
+    bytes += size
+    const takeBack = Effect.sync(() => {
+      const at = queue.indexOf(entry)
+      if (at < 0) return
+      queue.splice(at, 1)
+      bytes -= size
+    })
+    return Effect.onInterrupt(Effect.andThen(background, Deferred.await(sent)), () => takeBack)
+  }
+
+  return {
+    waiting,
+    drain,
+    send: (message) =>
+      Effect.suspend((): Effect.Effect<void, E | Overflow> => {
+        if (refused !== undefined) return Effect.fail(refused.error)
+        const size = sizeOf(message)
+        if (size > maxBytes) return Effect.fail(overflow(false))
+        if (queue.length === 0 && options.buffered() < handedOver) return handOver(message)
+        if (policy !== "suspend" && !hasRoom(size)) {
+          if (policy === "fail") return Effect.fail(overflow(false))
+          while (!hasRoom(size)) {
+            const oldest = take()
+            if (oldest === undefined) return Effect.fail(overflow(false))
+            oldest.answer(Exit.fail(overflow(true)))
+          }
+        }
+        return enqueue(message, size)
+      }),
+    stop: (error) => {
+      refused ??= { error }
+    },
+    end: (error) => {
+      refused = { error }
+      for (let entry = take(); entry !== undefined; entry = take()) entry.answer(Exit.fail(error))
+    }
+  }
+}

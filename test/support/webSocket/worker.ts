@@ -1,0 +1,14 @@
+/** The program on Workers, over a fetch with an upgrade; the URL comes as a query. */
+import * as Effect from "effect/Effect"
+import { layerFetch } from "../../../src/WebSocket.ts"
+import { program } from "./program.ts"
+
+export default {
+  fetch: (request: Request): Promise<Response> =>
+    Effect.runPromise(
+      Effect.map(
+        program(new URL(request.url).searchParams.get("url") ?? ""),
+        (report) => new Response(JSON.stringify(report))
+      ).pipe(Effect.provide(layerFetch))
+    )
+}
