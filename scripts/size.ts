@@ -2,6 +2,7 @@
 //
 //   npm run size               a table, with the peers beside it once `npm ci --prefix bench` has installed them
 //   npm run size -- --json     one line per figure: {"bench","figure","value","unit","bound","holds"}
+//   npm run size -- "--known=FIGURE=KB"  does not fail for a figure that is over its budget, while it is at most so many kB
 //   npm run size -- --modules  and what each of our modules weighs in the program (minified, before gzip)
 //
 // Builds dist first (the pure annotations in it decide what a bundler can drop). Our share of a bundle is the whole less a
@@ -13,6 +14,14 @@ import { gzipSync } from "node:zlib"
 import { root, run } from "./internal.ts"
 
 const json = process.argv.includes("--json")
+
+/** Budgets that are known not to be kept yet, and what they may not pass meanwhile. */
+const ceilings = new Map(
+  process.argv.filter((argument) => argument.startsWith("--known=")).map((argument) => {
+    const [figure = "", ceiling = ""] = argument.slice("--known=".length).split("=")
+    return [figure, Number(ceiling)] as const
+  })
+)
 
 interface Figure {
   readonly figure: string
@@ -218,7 +227,14 @@ if (json) {
   if (!peersInstalled) console.log("The peers are not installed; to see them beside it: npm ci --prefix bench")
 }
 
-const over = figures.filter((figure) => holds(figure) === false)
+const exceeded = figures.filter((figure) => holds(figure) === false)
+for (const { bound, figure, value } of exceeded) {
+  const ceiling = ceilings.get(figure)
+  if (ceiling !== undefined) {
+    console.error(`known to be over: ${figure}, ${value} kB of ${bound}; may not pass ${ceiling}`)
+  }
+}
+const over = exceeded.filter(({ figure, value }) => value === null || value > (ceilings.get(figure) ?? -Infinity))
 if (over.length > 0) {
   console.error(`over budget: ${over.map((figure) => figure.figure).join("; ")}`)
   process.exit(1)
