@@ -233,19 +233,38 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   return Effect.void
 }
 
+/** In how many milliseconds the lease runs out; not above 0 where it has, or where there is none. */
+const leftOf = ({ clock, heldUntil = -Infinity }: Loop): number => heldUntil - clock.currentTimeMillisUnsafe()
+
+/** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
+const expire = (loop: Loop): void =>
+  refresh(loop, Math.max(loop.heldUntil ?? -Infinity, loop.clock.currentTimeMillisUnsafe()))
+
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
  * out meanwhile.
  */
 const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.Effect<A> => {
-  const { heldUntil = -Infinity } = loop
-  const left = heldUntil - loop.clock.currentTimeMillisUnsafe()
+  const left = leftOf(loop)
   return left <= 0 || left >= longest ? wait : Effect.raceFirst(
     wait,
     Effect.sleep(left).pipe(
-      Effect.andThen(Effect.sync(() => refresh(loop, heldUntil))),
+      Effect.andThen(Effect.sync(() => expire(loop))),
       Effect.andThen(Effect.never)
     )
+  )
+}
+
+/** As {@link fenced}, without a fiber more: an idle lifeline is one timer. */
+const sleep = (loop: Loop, millis: number): Effect.Effect<void> => {
+  const { clock } = loop
+  const left = leftOf(loop)
+  return left <= 0 || left >= millis ? clock.sleep(Duration.millis(millis)) : Effect.flatMap(
+    clock.sleep(Duration.millis(left)),
+    () => {
+      expire(loop)
+      return clock.sleep(Duration.millis(millis - left))
+    }
   )
 }
 
@@ -286,7 +305,7 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
     }
     if (wait > 0) {
       loop.asleep = true
-      yield* fenced(loop, clock.sleep(Duration.millis(wait)), wait)
+      yield* sleep(loop, wait)
       loop.asleep = false
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
       if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
