@@ -34,7 +34,6 @@ const register = async (request: IncomingMessage, response: ServerResponse): Pro
   })
 }
 
-let conns = 0
 const server = createServer((request, response) => {
   const path = request.url ?? ""
   const eureka = path.startsWith("/eureka/")
@@ -56,6 +55,4 @@ server.listen(0, "127.0.0.1", 4096, () => {
   const address = server.address()
   process.send?.(typeof address === "object" && address !== null ? address.port : 0)
 })
-server.on("connection", () => conns++)
-setInterval(() => console.log("conns", conns), 5000)
 process.on("message", () => process.send?.(beats))
