@@ -80,7 +80,9 @@ export const exchange = <const T extends Classify.Table>(
         ? Effect.provideService(Tracer.DisablePropagation, true)
         : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
-        const { headers, status } = response ?? { status: 0, headers: {} }
+        const status = response?.status ?? 0
+        // Read no more often than needed: the headers are made anew each time.
+        const headers = isOk(status) && isBodiless(status) ? {} : response?.headers ?? {}
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
           : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
