@@ -90,20 +90,19 @@ const makePipe = (from: Net.Socket, to: Net.Socket, act: (how: "reset" | "close"
     }
   }
 
-  const flow = () => {
-    while (timer === undefined && queue.length > 0 && fault !== "hold") {
-      const [item] = queue
-      if (item === undefined) break
+  const flow = (): void => {
+    const [item] = queue
+    if (item !== undefined && timer === undefined && fault !== "hold") {
       const left = typeof fault === "object" && "delay" in fault ? item.at + fault.delay - performance.now() : 0
-      if (left > 0) {
-        timer = setTimeout(() => {
-          timer = undefined
-          flow()
-        }, left)
-        break
+      if (left <= 0) {
+        queue.shift()
+        deliver(item.bytes)
+        return flow()
       }
-      queue.shift()
-      deliver(item.bytes)
+      timer = setTimeout(() => {
+        timer = undefined
+        flow()
+      }, left)
     }
     if (fault === "hold" || to.writableNeedDrain) from.pause()
     else from.resume()
