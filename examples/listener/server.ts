@@ -58,9 +58,9 @@ export interface Server {
   readonly fail: (how: Fault | undefined) => Effect.Effect<void>
   readonly calls: ReadonlyArray<Call>
   /** The runs that somebody is subscribed to now, once for each stream. */
-  readonly subscriptions: Effect.Effect<ReadonlyArray<string>>
-  /** TCP connections that are open. */
-  readonly connections: Effect.Effect<number>
+  readonly subscriptions: () => ReadonlyArray<string>
+  /** How many clients are connected. */
+  readonly connections: () => number
 }
 
 interface Listener {
@@ -219,7 +219,7 @@ export const make = (options: Options = {}): Effect.Effect<Server, never, Scope.
           fault = how
         }),
       calls,
-      subscriptions: Effect.sync(() => [...listeners].flatMap(({ runs }) => [...runs])),
-      connections: Effect.sync(() => sessions.size)
+      subscriptions: () => [...listeners].flatMap(({ runs }) => [...runs]),
+      connections: () => sessions.size
     }
   })
