@@ -363,8 +363,8 @@ describe("Proof.verify", () => {
         header(new Proof.NonceRequired({ had: "none" })),
         `DPoP error="use_dpop_nonce", error_description="the proof has no nonce", ${algs}`
       )
-      assert.match(String(header(new Proof.WrongKey({ thumbprint: "t" }))), /^DPoP error="invalid_token"/)
-      assert.match(String(header(new Proof.BearerDowngrade())), /^DPoP error="invalid_token"/)
+      assert.match(String(header(new Proof.WrongKey({ thumbprint: "t" }))), /^DPoP error="invalid_dpop_proof"/)
+      assert.match(String(header(new Proof.BearerDowngrade())), /^DPoP error="invalid_dpop_proof"/)
       assert.match(String(header(new Proof.Replayed())), /^DPoP error="invalid_dpop_proof"/)
       assert.strictEqual(
         header(new Proof.UnsupportedAlgorithm({ algorithm: "\", x=\"\r\n", allowed: ["ES256"] })),

@@ -382,11 +382,8 @@ export const challenge = (
   const { _tag, message } = refused.reason
   const withNonce: Record<string, string> = nonce === undefined ? {} : { "dpop-nonce": nonce }
   if (_tag === "ReplaysFull") return { status: 503, headers: { ...withNonce, "retry-after": "60" } }
-  const error = _tag === "NonceRequired"
-    ? "use_dpop_nonce"
-    : _tag === "WrongKey" || _tag === "BearerDowngrade"
-    ? "invalid_token"
-    : "invalid_dpop_proof"
+  // Whose key it is belongs to the proof (RFC 9449, 4.3, 12b): `invalid_token` would say that another token helps.
+  const error = _tag === "NonceRequired" ? "use_dpop_nonce" : "invalid_dpop_proof"
   // What others sent (an algorithm) may be in the message, and a quote would end the value.
   const description = message.replace(/[^\w .,:;/()+-]/g, "?")
   return {
