@@ -28,16 +28,28 @@ const generator = (seed: number) => {
   }
 }
 
+const nothing = { breaks: 0, refusals: 0, subscribed: 0, failed: 0, cutOff: 0, left: 0, sent: 0, generations: 0 }
+const counted = Object.keys(nothing) as ReadonlyArray<keyof typeof nothing>
+
 interface Held {
   readonly key: string
   readonly subscription: Listener.Subscription<Server.Message>
   readonly scope: Scope.Closeable
+  /** When it was asked for. */
+  readonly since: number
+}
+
+/** A message that was received. */
+interface Received {
+  readonly message: string
+  /** When sending it began. */
+  readonly begun: number
 }
 
 const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => void) {
   const draw = generator(seed)
   const chance = (share: number) => draw() < share
-  const seen = { breaks: 0, refusals: 0, subscribed: 0, failed: 0, cutOff: 0, left: 0, generations: 0 }
+  const seen = { ...nothing }
   let isQuiet = false
   const started = yield* Clock.currentTimeMillis
   const note = (what: string) =>
@@ -57,11 +69,25 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
         return Effect.andThen(note("a dial is refused"), Effect.fail(Server.transient))
       })
     )
+  // What happens at one moment has an order, too.
+  let moment = 0
+  const received = new Map<Server.Connection, Array<Received>>()
+  const sending = new Set<Server.Connection>()
+  let overlaps = 0
   server.send = (connection, message) =>
-    lag(300).pipe(
-      Effect.andThen(Effect.suspend(() => refusing.has(connection) ? Effect.fail(Server.reset) : Effect.void)),
-      Effect.andThen(note(`connection ${connection.number}: ${message}`))
-    )
+    Effect.suspend(() => {
+      const begun = ++moment
+      if (sending.has(connection)) overlaps++
+      sending.add(connection)
+      return lag(300).pipe(
+        Effect.andThen(Effect.suspend(() => refusing.has(connection) ? Effect.fail(Server.reset) : Effect.void)),
+        Effect.andThen(note(`connection ${connection.number}: ${message}`)),
+        Effect.andThen(Effect.sync(() => {
+          received.set(connection, [...received.get(connection) ?? [], { message, begun }])
+        })),
+        Effect.ensuring(Effect.sync(() => sending.delete(connection)))
+      )
+    })
 
   const breaking = Effect.gen(function*() {
     for (;;) {
@@ -78,6 +104,11 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
     }
   })
 
+  const arrived = (connection: Server.Connection, message: string, since: number) =>
+    received.get(connection)?.some((it) => it.message === message && it.begun > since) === true
+  const arrivedAnywhere = (message: string, since: number) =>
+    server.connections.some((connection) => arrived(connection, message, since))
+
   const listener = yield* Listener.make({
     ...Server.protocol,
     connect: server.connect,
@@ -88,18 +119,27 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
   const live = new Set<Held>()
   const adding = Effect.fnUntraced(function*(name: number) {
     const mine: Array<Held> = []
-    for (let n = 0; n < 14; n++) {
-      yield* Effect.sleep(Math.ceil(draw() * 1500))
-      const given = chance(0.35) ? mine.splice(Math.floor(draw() * mine.length), 1)[0] : undefined
+    for (let n = 0; n < 20; n++) {
+      yield* Effect.sleep(Math.ceil(draw() * 1000))
+      const given = chance(0.4) ? mine.splice(Math.floor(draw() * mine.length), 1)[0] : undefined
       if (given !== undefined) {
         yield* note(`${name} leaves ${given.key}`)
         seen.left++
         live.delete(given)
         yield* Scope.close(given.scope, Exit.void)
+        if (chance(0.5)) continue
+      }
+      if (given === undefined && chance(0.2)) {
+        const text = `message ${name}.${n}`
+        const sent = yield* Effect.exit(listener.send(text))
+        if (Exit.isFailure(sent)) continue
+        assert.isTrue(arrivedAnywhere(text, 0), "what is said to be sent was")
+        seen.sent++
         continue
       }
-      const key = `k${Math.floor(draw() * 8)}`
+      const key = given?.key ?? `k${Math.floor(draw() * 8)}`
       const scope = yield* Scope.make()
+      const since = ++moment
       const subscribing = listener.subscribe(key).pipe(Scope.provide(scope))
       yield* note(`${name} subscribes ${key}`)
       const result = yield* Effect.exit(
@@ -107,8 +147,9 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
       )
       if (Exit.isSuccess(result)) {
         yield* note(`${name} is subscribed to ${key}`)
+        assert.isTrue(arrivedAnywhere(`+${key}`, since), "who is told to be subscribed was")
         seen.subscribed++
-        const held = { key, subscription: result.value, scope }
+        const held = { key, subscription: result.value, scope, since }
         mine.push(held)
         live.add(held)
       } else if (result.cause.toString().includes("Timeout")) seen.cutOff++
@@ -116,20 +157,24 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
     }
   })
 
-  const fibers = yield* Effect.forEach([1, 2, 3, 4], (name) => Effect.forkChild(adding(name)))
+  const fibers = yield* Effect.forEach([1, 2, 3, 4, 5, 6], (name) => Effect.forkChild(adding(name)))
   const breaker = yield* Effect.forkChild(breaking)
   yield* settle
   yield* TestClock.adjust("30 seconds")
   isQuiet = true
   tell("quiet")
   yield* TestClock.adjust("5 minutes")
-  yield* Fiber.awaitAll([...fibers, breaker])
+  yield* Fiber.joinAll([...fibers, breaker])
 
   const wanted = [...new Set([...live].map(({ key }) => key))].toSorted()
   if (wanted.length > 0) {
     const connection = server.last()
     assert.isTrue(connection.isOpen, "a connection is open")
     assert.deepStrictEqual([...connection.keys].toSorted(), wanted, "what is subscribed on the present connection")
+    for (const { key, since } of live) {
+      // A server may answer each with where things stand, so one before the others' does not do.
+      assert.isTrue(arrived(connection, `+${key}`, since), `${key} was subscribed since ${since}`)
+    }
     const readers = yield* Effect.forEach(
       live,
       ({ key, subscription }) =>
@@ -143,6 +188,7 @@ const chaos = Effect.fnUntraced(function*(seed: number, tell: (line: string) => 
     }
   }
   assert.isAtMost(server.mostOpen(), 1, "connections at a time")
+  assert.strictEqual(overlaps, 0, "messages that were sent while another one was")
   assert.strictEqual(yield* listener.size, live.size, "subscriptions left")
   yield* listener.close
   yield* Effect.forEach(live, ({ scope }) => Scope.close(scope, Exit.void))
@@ -175,12 +221,10 @@ describe("chaos", () => {
     `${seeds} seeds: who subscribed is on the present connection, nobody else is`,
     () =>
       Effect.gen(function*() {
-        const sum = { breaks: 0, refusals: 0, subscribed: 0, failed: 0, cutOff: 0, left: 0, generations: 0 }
+        const sum = { ...nothing }
         for (let seed = 1; seed <= seeds; seed++) {
           const seen = yield* run(seed, () => {})
-          for (const name of ["breaks", "refusals", "subscribed", "failed", "cutOff", "left", "generations"] as const) {
-            sum[name] += seen[name]
-          }
+          for (const name of counted) sum[name] += seen[name]
         }
         // That it was chaos.
         assert.isAbove(sum.breaks, 5 * seeds)
@@ -188,8 +232,8 @@ describe("chaos", () => {
         assert.isAbove(sum.subscribed, 20 * seeds)
         assert.isAbove(sum.cutOff, seeds)
         assert.isAbove(sum.left, 5 * seeds)
+        assert.isAbove(sum.sent, 5 * seeds)
         assert.isAbove(sum.generations, 5 * seeds)
-        console.log(sum)
       }),
     60_000
   )

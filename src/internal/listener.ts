@@ -53,7 +53,7 @@ import * as Engine from "./reconnect.ts"
 interface Registration<In> {
   readonly key: Key
   readonly queue: Queue.Queue<In>
-  /** The generation on which it was last subscribed. */
+  /** The last generation that a replay put it on. */
   on: number
 }
 
@@ -547,12 +547,11 @@ export const make = <K extends Key, In, Out, R, Version>(
           if (registration?.on === generation.number) return Effect.void
           const entry = registration && run.entries.get(registration.key)
           if (entry !== undefined) entry.on = generation.number
-          return Effect.flatMap(Deferred.await(submit(generation, message, () => isHere).sent), (isSent) => {
-            if (!isSent) return step
-            if (registration === undefined || run.open === undefined) return Effect.void
-            registration.on = generation.number
-            return step
-          })
+          return Effect.flatMap(
+            Deferred.await(submit(generation, message, () => isHere).sent),
+            // Not sent, its connection is gone: on to the next one, at once where there is one.
+            (isSent) => isSent ? Effect.void : step
+          )
         })
         return Effect.onInterrupt(step, () =>
           Effect.sync(() => {
