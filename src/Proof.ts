@@ -417,8 +417,14 @@ const discard = (response: HttpClientResponse.HttpClientResponse): Effect.Effect
     if (Option.isSome(web)) web.value.body?.cancel().catch(() => {})
   })
 
-/** These are not shown in spans and logs, beside what is not anyway. */
-const secretHeaders = ["dpop", "dpop-nonce", "x-desktop-signature"]
+/**
+ * Headers of requests that prove something, for `Headers.CurrentRedactedNames`. {@link httpClient} hides them in its spans by
+ * itself; whoever prints a whole request, or an error of the HTTP client with one in it, adds them there too.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const redactedHeaders: ReadonlyArray<string> = ["dpop", "x-desktop-signature"]
 
 /**
  * A client that signs each request. A request that is refused for the lack of a nonce is sent once more, unless its body is a
@@ -477,7 +483,7 @@ export const httpClient: {
         Headers.CurrentRedactedNames,
         (names) =>
           Effect.flatMap(request, (request) => attempt(request, true)).pipe(
-            Effect.provideService(Headers.CurrentRedactedNames, [...names, ...secretHeaders])
+            Effect.provideService(Headers.CurrentRedactedNames, [...names, ...redactedHeaders])
           )
       ),
     self.preprocess
