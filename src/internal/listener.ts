@@ -13,7 +13,8 @@
  * - A **registration**: one subscription. No fiber; a queue only once something came.
  *
  * Everything that has to happen at once (that a run stops and nobody subscribed, that a replay is complete and a connection
- * is open) happens in one piece of synchronous code.
+ * is open) happens in one piece of synchronous code. Completing a `Deferred` runs those who wait for it at once: it comes last,
+ * when everything is as they may find it.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -92,7 +93,7 @@ interface Generation<Out> {
 }
 
 interface Run<In, Out> {
-  readonly entries: Map<Key, Entry<In>>
+  entries: Map<Key, Entry<In>>
   /** Sends that are waited for. */
   sends: number
   /** The connection that all keys are on, and the last one that was made. */
@@ -179,11 +180,16 @@ export const make = <K extends Key, In, Out, R, Version>(
 
     // -- runs and generations ---------------------------------------------------------------------------------------
 
-    const endGeneration = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
-      if (generation.ended !== undefined) return
+    /** From here on nothing is sent on it; what was to be is answered. */
+    const retire = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
       generation.ended = how
       if (run.open === generation) run.open = undefined
       for (const job of generation.jobs) Deferred.doneUnsafe(job.sent, Exit.succeed(false))
+    }
+
+    const endGeneration = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
+      if (generation.ended !== undefined) return
+      retire(run, generation, how)
       complete(generation.stirred)
       complete(generation.gone)
     }
@@ -193,12 +199,14 @@ export const make = <K extends Key, In, Out, R, Version>(
       if (run.ended !== undefined) return
       run.ended = how
       if (current === run) current = undefined
-      if (run.latest !== undefined) endGeneration(run, run.latest, Exit.void)
-      for (const { registrations } of run.entries.values()) {
-        size -= registrations.size
+      // The engine is not told: who ends a run ends that, too, or is the engine.
+      if (run.latest?.ended === undefined && run.latest !== undefined) retire(run, run.latest, Exit.void)
+      const { entries } = run
+      run.entries = new Map()
+      for (const { registrations } of entries.values()) size -= registrations.size
+      for (const { registrations } of entries.values()) {
         for (const { queue } of registrations) Queue.end(queue, how)
       }
-      run.entries.clear()
       pulse(run)
     }
 
@@ -215,7 +223,8 @@ export const make = <K extends Key, In, Out, R, Version>(
       if (keys === undefined) return undefined
       let full: Array<Registration<In>> | undefined
       for (const key of typeof keys === "object" ? keys : [keys]) {
-        for (const registration of run.entries.get(key)?.registrations ?? []) {
+        // Not those that come because of it.
+        for (const registration of Array.from(run.entries.get(key)?.registrations ?? [])) {
           if (!Queue.offer(registration.queue, message)) (full ??= []).push(registration)
         }
       }
