@@ -119,21 +119,22 @@ describe("PulseDirectory", () => {
         }
       }).pipe(Effect.provide(layer), Effect.scoped))
 
-    it.live(`by ${name}: the conformance suite's case`, () =>
+    it.live(`by ${name}: the conformance suite's cases`, () =>
       Effect.gen(function*() {
         const server = yield* NodeRegistry.make({ apiKey })
         const { url } = Context.get(server, NodeRegistry.NodeRegistry)
-        const found = RegistryConformance.cases().find(({ name }) => name.startsWith("changes"))
-        assert.isDefined(found)
-        if (found === undefined) return
+        const found = RegistryConformance.cases().filter(({ name }) => /^changes|gap$/.test(name))
+        assert.strictEqual(found.length, 2)
         const { directory, registry } = yield* Effect.provide(
           Calls.ports({ url, apiKey, events }),
           FetchHttpClient.layer
         )
-        yield* found.run.pipe(
-          Effect.provideService(Directory.Directory, directory),
-          Effect.provideService(Registry.Registry, registry)
-        )
+        for (const { run } of found) {
+          yield* run.pipe(
+            Effect.provideService(Directory.Directory, directory),
+            Effect.provideService(Registry.Registry, registry)
+          )
+        }
       }).pipe(Effect.provide(layer), Effect.scoped))
   }
 
@@ -187,6 +188,22 @@ describe("PulseDirectory", () => {
       // Nothing was ever heard, so there is nothing to resume after.
       assert.deepStrictEqual(yield* take(2, undefined, 2), ["Gap", "last"])
       assert.deepStrictEqual(yield* take(1, undefined, 1), ["last"])
+    }).pipe(Effect.scoped))
+
+  it.live("a second gap on one connection ends it, so that the next one tells of it", () =>
+    Effect.gen(function*() {
+      const event = (id: number, type: string) =>
+        `id: ${id}\nevent: ${type}\ndata: {"type":"${type}","timestamp":"","service_id":"s"}\n\n`
+      const http = yield* RawServer.make(
+        RawServer.always(200, ["gap", "x", "gap", "y"].map((type, n) => event(n, type)).join(""), {
+          "Content-Type": "text/event-stream"
+        })
+      )
+      const directory = yield* directoryOf({ url: http.url, events: PulseEvents.sse() })
+      const seen: Array<Item> = []
+      yield* reading(directory.changes({ ...dial, cursor: "-1" }), seen)
+      const told = seen.map((item) => item.notice ?? (item.value._tag === "Other" ? item.value.type : item.value._tag))
+      assert.deepStrictEqual(told, ["Gap", "Cursor", "x"])
     }).pipe(Effect.scoped))
 
   it.live("a WebSocket has no memory: each connection but the first begins with a gap", () =>
