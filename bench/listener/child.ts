@@ -22,6 +22,8 @@ export interface Held {
   readonly subscribe: number
   readonly single: Rate
   readonly all: Rate
+  /** Of fibers that wait for nothing but each their own `Deferred`, again and again. */
+  readonly bare: Rate
   /** The median; and how long it took for all of them, in milliseconds. */
   readonly replay: number
   readonly replayed: number
@@ -54,7 +56,62 @@ const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b)
 
 const chunk = 1000
 
-const measure = Effect.fnUntraced(function*({ count, messages, replays }: Task) {
+/** What has been read, and what is to be before the next piece comes. */
+const makeTally = () => ({ received: 0, expected: 0 })
+
+const flowing = Effect.fnUntraced(
+  function*<A>(
+    tally: ReturnType<typeof makeTally>,
+    pieces: ReadonlyArray<A>,
+    rounds: number,
+    send: (piece: A) => number
+  ) {
+    const [at, from, spent] = [performance.now(), tally.received, cpu()]
+    for (let round = 0; round < rounds; round++) {
+      for (const piece of pieces) {
+        tally.expected += send(piece)
+        while (tally.received < tally.expected) yield* Effect.yieldNow
+      }
+    }
+    const read = tally.received - from
+    const rate: Rate = { perSecond: 1000 * read / (performance.now() - at), cpu: (cpu() - spent) / read }
+    return rate
+  }
+)
+
+const piecesOf = (count: number): ReadonlyArray<ReadonlyArray<number>> =>
+  Array.from(
+    { length: Math.ceil(count / chunk) },
+    (_, piece) => Array.from({ length: Math.min(chunk, count - piece * chunk) }, (_, n) => piece * chunk + n)
+  )
+
+const measureBare = Effect.fnUntraced(function*({ count, messages }: Task) {
+  const tally = makeTally()
+  const waiting: Array<Deferred.Deferred<void>> = []
+  const wait = (key: number): Effect.Effect<never> =>
+    Effect.suspend(() => {
+      const next = waiting[key] = Deferred.makeUnsafe<void>()
+      return Effect.flatMap(Deferred.await(next), () => {
+        tally.received++
+        return wait(key)
+      })
+    })
+  for (let key = 0; key < count; key++) yield* Effect.forkScoped(wait(key))
+  yield* Effect.sleep(100)
+  const wake = (keys: ReadonlyArray<number>): number => {
+    for (const key of keys) {
+      const deferred = waiting[key]
+      if (deferred !== undefined) Deferred.doneUnsafe(deferred, Effect.void)
+    }
+    return keys.length
+  }
+  yield* flowing(tally, piecesOf(count), 1, wake)
+  return yield* flowing(tally, piecesOf(count), Math.ceil(messages / count), wake)
+})
+
+const measure = Effect.fnUntraced(function*(task: Task) {
+  const { count, messages, replays } = task
+  const bare = yield* Effect.scoped(measureBare(task))
   const keys = Array.from({ length: count }, (_, key) => key)
   let incoming: Queue.Queue<Message, Cause.Done> | undefined
   let sent = 0
@@ -84,7 +141,7 @@ const measure = Effect.fnUntraced(function*({ count, messages, replays }: Task) 
   const subscribe = (cpu() - begun) / count
   const heap = (yield* heapNow) - before
 
-  const tally = { received: 0, expected: 0 }
+  const tally = makeTally()
   const reading = Effect.sync(() => {
     tally.received++
   })
@@ -95,30 +152,17 @@ const measure = Effect.fnUntraced(function*({ count, messages, replays }: Task) 
   )
   const read = (yield* heapNow) - before
 
-  /** Messages come in pieces of as many as there are; the next one when all have been read. */
-  const flow = Effect.fnUntraced(function*(pieces: ReadonlyArray<ReadonlyArray<Message>>, rounds: number) {
-    const [at, from, spent] = [performance.now(), tally.received, cpu()]
-    for (let round = 0; round < rounds; round++) {
-      for (const piece of pieces) {
-        if (incoming !== undefined) Queue.offerAllUnsafe(incoming, piece)
-        for (const { key } of piece) tally.expected += typeof key === "number" ? 1 : key.length
-        while (tally.received < tally.expected) yield* Effect.yieldNow
-      }
-    }
-    const read = tally.received - from
-    const rate: Rate = { perSecond: 1000 * read / (performance.now() - at), cpu: (cpu() - spent) / read }
-    return rate
-  })
-  const pieces = Array.from(
-    { length: Math.ceil(count / chunk) },
-    (_, piece) => keys.slice(piece * chunk, (piece + 1) * chunk).map((key): Message => ({ key }))
-  )
+  const send = (piece: ReadonlyArray<Message>): number => {
+    if (incoming !== undefined) Queue.offerAllUnsafe(incoming, piece)
+    return piece.reduce((sum, { key }) => sum + (typeof key === "number" ? 1 : key.length), 0)
+  }
+  const pieces = piecesOf(count).map((keys) => keys.map((key): Message => ({ key })))
   const rounds = Math.ceil(messages / count)
-  yield* flow(pieces, 1)
-  const single = yield* flow(pieces, rounds)
+  yield* flowing(tally, pieces, 1, send)
+  const single = yield* flowing(tally, pieces, rounds, send)
   const toAll: ReadonlyArray<ReadonlyArray<Message>> = [[{ key: keys }]]
-  yield* flow(toAll, 1)
-  const all = yield* flow(toAll, rounds)
+  yield* flowing(tally, toAll, 1, send)
+  const all = yield* flowing(tally, toAll, rounds, send)
 
   const replayed: Array<readonly [number, number]> = []
   for (let round = 0; round < replays; round++) {
@@ -127,7 +171,7 @@ const measure = Effect.fnUntraced(function*({ count, messages, replays }: Task) 
     yield* Deferred.await(complete)
     replayed.push([performance.now() - dialled.at, (cpu() - dialled.cpu) / count])
     // Messages come again: they do when the replay is complete. And it is one that worked.
-    yield* flow(pieces, 1)
+    yield* flowing(tally, pieces, 1, send)
   }
   const held: Held = {
     heap: heap / count,
@@ -135,6 +179,7 @@ const measure = Effect.fnUntraced(function*({ count, messages, replays }: Task) 
     subscribe,
     single,
     all,
+    bare,
     replay: median(replayed.map(([, spent]) => spent)),
     replayed: median(replayed.map(([millis]) => millis))
   }
