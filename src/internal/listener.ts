@@ -100,6 +100,8 @@ interface Run<In, Out> {
   open: Generation<Out> | undefined
   latest: Generation<Out> | undefined
   isDialling: boolean
+  /** How long attempts took that are over. */
+  dialled: number
   /** Attempts that failed, and how the last one did. */
   failures: number
   last: Failure | undefined
@@ -139,11 +141,11 @@ const limitsOf = (buffer: Buffer | undefined, otherwise: Queue.Limits): Queue.Li
     overflow: buffer.overflow ?? otherwise.overflow
   }
 
-/** How long the waits of a policy may take together. */
+/** How long the waits of a policy may take together. Timers are late now and then: that must not cost an attempt. */
 const patienceOf = (policy: Backoff.Bounded): number => {
   let sum = 0
   for (let n = 1; n < policy.attempts && sum < policy.elapsed; n++) sum += Backoff.window(policy, n)
-  return Math.min(sum, policy.elapsed)
+  return Math.min(sum, policy.elapsed) + 100
 }
 
 export const make = <K extends Key, In, Out, R, Version>(
@@ -168,7 +170,16 @@ export const make = <K extends Key, In, Out, R, Version>(
     const closed = Exit.fail(new Closed({ operation: `${at.operation} (${at.target})`, reason: new Shutdown() }))
     const idle = new Stop({ ...at, detail: "nothing is subscribed" })
     const status = yield* SubscriptionRef.make<Status>({ _tag: "Closed", cause: idle })
-    const wires: Engine.Wires = { listeners: new Set(), set: (next) => SubscriptionRef.set(status, next) }
+    const wires: Engine.Wires = {
+      listeners: new Set(),
+      set: (next) =>
+        Effect.andThen(
+          SubscriptionRef.set(status, next),
+          Effect.sync(() => {
+            if (next._tag === "Open" && current !== undefined) pulse(current)
+          })
+        )
+    }
 
     let current: Run<In, Out> | undefined
     /** The engine of the run before, for as long as it takes to close its connection. */
@@ -447,14 +458,15 @@ export const make = <K extends Key, In, Out, R, Version>(
           endRun(run, closed)
           return Effect.fail(idle)
         }
+        const started = now()
         run.isDialling = true
         return open(run, dial).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
+              run.dialled += now() - started
               run.isDialling = false
               if (Exit.isFailure(exit)) noteFailure(run, exit)
               else if (exit.value.ended !== undefined) noteFailure(run, exit.value.ended)
-              else pulse(run)
             })
           ),
           Effect.matchCauseEffect({
@@ -504,6 +516,7 @@ export const make = <K extends Key, In, Out, R, Version>(
             open: undefined,
             latest: undefined,
             isDialling: false,
+            dialled: 0,
             failures: 0,
             last: undefined,
             changed: Deferred.makeUnsafe(),
@@ -534,24 +547,19 @@ export const make = <K extends Key, In, Out, R, Version>(
     ): Effect.Effect<void, Ended | Exhausted> =>
       Effect.suspend(() => {
         const began = now()
-        const before = run.failures
+        const { dialled, failures } = run
         let isHere = true
         const step: Effect.Effect<void, Ended | Exhausted> = Effect.suspend(() => {
           if (run.ended !== undefined) return run.ended
           const generation = run.open
           const elapsed = now() - began
-          const attempts = run.failures - before
-          if (
-            attempts >= synchronous.attempts || (elapsed >= patience && generation === undefined && !run.isDialling)
-          ) {
-            return Effect.fail(exhausted(run, attempts, elapsed))
-          }
+          const rest = patience - elapsed + run.dialled - dialled
+          const attempts = run.failures - failures
+          const isOver = rest <= 0 && generation === undefined && !run.isDialling
+          if (attempts >= synchronous.attempts || isOver) return Effect.fail(exhausted(run, attempts, elapsed))
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)
-            return Effect.andThen(
-              elapsed >= patience ? changed : Effect.raceFirst(changed, Effect.sleep(Math.ceil(patience - elapsed))),
-              step
-            )
+            return Effect.andThen(rest > 0 ? Effect.raceFirst(changed, Effect.sleep(Math.ceil(rest))) : changed, step)
           }
           if (registration?.on === generation.number) return Effect.void
           const entry = registration && run.entries.get(registration.key)
