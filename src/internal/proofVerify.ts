@@ -370,7 +370,8 @@ export const makeNonces = (options: {
 
 /**
  * What a server answers to a proof that it refused (RFC 9449, 7.1 and 9): the status and the headers, as `Response` takes them.
- * `nonce` is sent along as `DPoP-Nonce`; after `NonceRequired` there must be one.
+ * `nonce` is sent along as `DPoP-Nonce`; after `NonceRequired` there must be one. For pages of other origins all answers need
+ * `Access-Control-Expose-Headers: DPoP-Nonce, WWW-Authenticate`.
  *
  * @category verification
  * @since 0.1.0
