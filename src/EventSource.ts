@@ -11,7 +11,7 @@
  * | 204 | the stream ends |
  * | a redirect | followed, 5 at most; headers of the caller do not go to another origin |
  * | any other status | by the table, `Classify.http` unless told otherwise; with `strict` final, as in browsers |
- * | 200 with another content type | `Refused` |
+ * | 200 with another content type, or encoded in a way that the client does not undo | `Refused` |
  * | an event over `maxEventSize` | `Refused` with {@link EventTooLarge} as its cause: it would come again |
  * | no byte for `idleTimeout`, a body that breaks off | tried again; an event that was not whole is dropped, its id too |
  *
