@@ -24,7 +24,11 @@ import * as Generations from "./proofReplays.ts"
  */
 export interface Received {
   readonly method: string
-  /** Absolute, as the client sees it: behind a proxy, the public one. Its query and fragment do not count. */
+  /**
+   * Absolute, as the client sees it: behind a proxy, the public one. Its query and fragment do not count. Its origin comes from
+   * the configuration, not from the `Host` header, which whoever sends the request chooses: a server that a client talks to
+   * could pass on proofs that were made for it.
+   */
   readonly url: string | URL
   /** Names in lower case; values that came more than once as an array, or joined by commas. */
   readonly headers: { readonly [name: string]: string | ReadonlyArray<string> | undefined }
@@ -171,14 +175,14 @@ const authorizationOf = (value: string | ReadonlyArray<string> | undefined): rea
  * import * as Proof from "effect-lifeline/Proof"
  * import * as Effect from "effect/Effect"
  *
- * export const handler = (replays: Proof.Replays, boundTo: string) => (request: Request) =>
- *   Proof.verify(
- *     { method: request.method, url: request.url, headers: Object.fromEntries(request.headers) },
- *     { replays, thumbprint: boundTo }
- *   ).pipe(
+ * export const handler = (replays: Proof.Replays, boundTo: string) => (request: Request) => {
+ *   const url = `https://registry.example${new URL(request.url).pathname}`
+ *   const headers = Object.fromEntries(request.headers)
+ *   return Proof.verify({ method: request.method, url, headers }, { replays, thumbprint: boundTo }).pipe(
  *     Effect.map(() => new Response("hello")),
  *     Effect.catch((refused) => Effect.succeed(new Response(null, Proof.challenge(refused))))
  *   )
+ * }
  * ```
  *
  * @category verification
