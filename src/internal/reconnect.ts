@@ -17,16 +17,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
 import type * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as Backoff from "../Backoff.ts"
 import { Connectivity } from "../Connectivity.ts"
 import type { AuthFailed, Inconclusive, Refused } from "../LifelineError.ts"
 import { Exhausted, NoProgress, retryAfter, Shutdown, TimedOut, Transient, Unreachable } from "../LifelineError.ts"
 import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
+import * as Telemetry from "../Telemetry.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
 export type Command = "now" | "replace"
@@ -67,6 +70,16 @@ const hintOf = (base: number, error: Transient | Inconclusive | undefined): numb
   return error.reason._tag === "Throttled" ? base : undefined
 }
 
+/** The span of a dial, where there is a tracer that would keep it. */
+const traced =
+  (attributes: Record<string, unknown>) =>
+  <A, E, R>(dial: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
+    Effect.withFiber((fiber) =>
+      fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
+        ? dial as Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>>
+        : Effect.withSpan(dial, Telemetry.dialSpan, { kind: "client", attributes, captureStackTrace: false })
+    )
+
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
   options: Options<Cursor> & { readonly policy: Backoff.Policy },
@@ -79,6 +92,7 @@ export const make = <A, Cursor, R>(
     const clock = yield* Clock.Clock
     const random = yield* Random.Random
     const connectivity = yield* Connectivity
+    const context = yield* Effect.context<never>()
     const { at = { operation: "connect", target: "stream" }, cursorStore: store, noProgressLimit = 10 } = options
     const healthyAfter = within(options.healthyAfter ?? 10_000, 1000, Infinity)
     const openWithin = Duration.fromInputUnsafe(options.openTimeout ?? 30_000)
@@ -136,6 +150,9 @@ export const make = <A, Cursor, R>(
     const name = `${at.operation} (${at.target})`
     const warn = (what: string, cause: Cause.Cause<unknown>) => log("Warn", `${name}: ${what}: ${Cause.pretty(cause)}`)
 
+    const measure = (metric: Metric.Metric<number, unknown>, by: number, outcome?: { readonly outcome: string }) =>
+      Metric.withAttributes(metric, { operation: at.operation, ...outcome }).modifyUnsafe(by, context)
+
     /** The attempt that is under way, or comes next, counted from the last progress. */
     const attempt = () => state.failures + (fromLoss ? 0 : 1)
 
@@ -146,6 +163,7 @@ export const make = <A, Cursor, R>(
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
     const retire = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> => {
       const closing = scope && Scope.closeUnsafe(scope, exit)
+      if (pull !== undefined) measure(Telemetry.openStreams, -1)
       scope = pull = undefined
       return closing === undefined ? Effect.void : closing.pipe(
         Effect.catchCause((cause) => warn("closing a connection went wrong", cause)),
@@ -253,10 +271,13 @@ export const make = <A, Cursor, R>(
       ending: Cause.Cause<Failure | Cause.Done>
     ): Effect.fn.Return<void, Ends | Cause.Done> {
       const found = Cause.findError(ending)
-      // A defect, or an interruption that is not ours: nothing that another connection helps against.
-      if (Cause.hasDies(ending) || Result.isFailure(found)) return yield* Effect.failCause(ending as Cause.Cause<never>)
-      const error = Cause.isDone(found.success) ? undefined : found.success
+      const isDefect = Cause.hasDies(ending) || Result.isFailure(found)
+      const error = isDefect || Cause.isDone(found.success) ? undefined : found.success
       const seen = now()
+      if (pull === undefined) measure(Telemetry.dials, 1, { outcome: error?._tag ?? "Defect" })
+      else if (error?._tag !== "Stop") measure(Telemetry.losses, 1)
+      // A defect, or an interruption that is not ours: nothing that another connection helps against.
+      if (isDefect) return yield* Effect.failCause(ending as Cause.Cause<never>)
       if (pull !== undefined) {
         lostAt = wall()
         if (seen - openedAt >= healthyAfter) yield* healthy
@@ -339,19 +360,23 @@ export const make = <A, Cursor, R>(
       generation++
       progressed = false
       slot = Math.max(slot, now() - ahead) + spacing
-      yield* connect({ cursor, attempt: attempt(), generation }).pipe(
+      const dial = { cursor, attempt: attempt(), generation }
+      yield* connect(dial).pipe(
         Effect.flatMap(Stream.toPull),
         Scope.provide(own),
         Effect.timeoutOrElse({
           duration: openWithin,
           orElse: () => Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: openWithin }) }))
         }),
+        traced({ ...at, attempt: dial.attempt, generation }),
         Effect.matchCauseEffect({
           onFailure: lost,
           onSuccess: Effect.fnUntraced(function*(opened) {
             const drop = dropped = Deferred.makeUnsafe()
             pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(drop), opened)
             openedAt = now()
+            measure(Telemetry.dials, 1, { outcome: "ok" })
+            measure(Telemetry.openStreams, 1)
             yield* setStatus({ _tag: "Open", since: wall() })
             if (failures > 0) yield* Effect.forkIn(Effect.delay(healthy, healthyAfter), own)
           })
