@@ -4,7 +4,8 @@
  * - **Dialling.** URL and credential are asked for anew for each connection; that, the handshake and the first frame share
  *   one deadline (`connectWithin`). What rejects or hangs there is a failure of that attempt, no more.
  * - **Liveness.** Half-open connections are found: after half of `liveness.deadline` without a frame the other side is
- *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged.
+ *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged; and
+ *   at once, where the platform says that it woke or is online again (`Connectivity`): then half of the deadline is left.
  *   Platforms' WebSockets cannot ping by themselves, except `ws` on Node (`node/NodeWebSocket`): elsewhere it needs a `ping`
  *   of the application, or a server that sends something at least every `liveness.deadline`.
  * - **Sending.** `send` succeeds when the platform took the message, and fails otherwise; nothing is dropped silently, also
@@ -810,7 +811,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     const askFor = ping === undefined ? wire?.ping : () => void handOver(ping)
     if (options.liveness !== "none" && (liveness.deadline !== undefined || askFor !== undefined)) {
-      yield* Watch.watch({ deadline, heard: () => heard, ask: () => askFor?.() }).pipe(
+      yield* Watch.watch({ deadline, heard: () => heard, ask: askFor }).pipe(
         Effect.andThen(Effect.sync(() => {
           reject(Classify.make("TimedOut", { ...at("read"), after: deadline }), silent, "silent for too long")
           wire?.terminate?.()
