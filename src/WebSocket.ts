@@ -17,8 +17,9 @@
  * tried again. {@link layerFetch} and `node/NodeWebSocket` do tell.
  * Nor can it be cut off: what becomes of a connection whose other side is silent, after it was closed, is up to the platform.
  *
- * Effect's own `Socket` is not used: its errors bring `Schema` (18 kB gzip), and they keep neither the status of a handshake
- * nor what an outbox holds.
+ * The port is {@link Dialer}, not the `Socket` of `effect/socket`: that one's errors bring `Schema` (18 kB gzip), and it tells
+ * neither the status of a handshake nor what the platform has buffered, and cannot ping. {@link fromSocket} makes one of the
+ * other, for TCP and whatever else there is a `Socket` of.
  *
  * **Example** (A stream that survives, with a ticket for each connection)
  *
@@ -45,10 +46,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
 import * as Stream from "effect/Stream"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
@@ -545,6 +548,82 @@ export const layerFetch: Layer.Layer<never> = Layer.succeed(
   Dialer,
   fetched((url, init) => globalThis.fetch(url, init))
 )
+
+const endingOf = ({ reason }: Socket.SocketError): Ending =>
+  reason._tag === "SocketCloseError"
+    ? { code: reason.code, reason: reason.closeReason }
+    : { code: 1006, cause: reason.cause }
+
+/**
+ * Connections over any socket of `effect/socket`, e.g. TCP: with outbox, liveness and deadlines as any other. What it fails
+ * with while it opens, unless it is an error of the algebra, counts as a server that cannot be reached. It asks for `ws:` and
+ * `wss:` URLs all the same: what is not a WebSocket takes host and port from there. TCP has no messages: what comes is bytes
+ * as they were cut (`frames: "binary"`), and an end is code 1000.
+ *
+ * **Example** (TCP on Node)
+ *
+ * ```ts
+ * import * as NodeSocket from "@effect/platform-node/NodeSocket"
+ * import * as Effect from "effect/Effect"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * const tcp = WebSocket.fromSocket(({ url }) => {
+ *   const { hostname, port } = new URL(url)
+ *   return NodeSocket.makeNet({ host: hostname, port: Number(port) })
+ * })
+ *
+ * export const control = WebSocket.open({ url: "ws://relay.example:7835", frames: "binary" })({
+ *   cursor: undefined,
+ *   attempt: 1,
+ *   generation: 1
+ * }).pipe(Effect.provideService(WebSocket.Dialer, tcp))
+ * ```
+ *
+ * @category port
+ * @since 0.1.0
+ */
+export const fromSocket = (
+  make: (handshake: Handshake) => Effect.Effect<Socket.Socket, unknown, Scope.Scope>
+): Dialer =>
+(handshake, events) =>
+  Effect.gen(function*() {
+    const socket = yield* make(handshake)
+    const { pull } = yield* socket.reader
+    const writer = yield* socket.writer
+    const outgoing = yield* Queue.unbounded<Message | Socket.CloseEvent>()
+    const reading = Latch.makeUnsafe(true)
+    let isOpen = true
+    let buffered = 0
+    const ending = (error: Socket.SocketError) =>
+      Effect.sync(() => {
+        isOpen = false
+        events.closed(endingOf(error))
+      })
+    const read = Effect.map(reading.whenOpen(pull), (messages) => messages.forEach(events.received))
+    const write = Effect.flatMap(Queue.take(outgoing), (message) =>
+      Effect.map(writer.write(message), () => {
+        if (!Socket.isCloseEvent(message)) buffered -= Outbox.sizeOf(message)
+      }))
+    for (const flow of [read, write]) yield* Effect.forkScoped(Effect.catch(Effect.forever(flow), ending))
+    events.opened("")
+    return {
+      send: (message) => {
+        if (!isOpen) return false
+        buffered += Outbox.sizeOf(message)
+        return Queue.offerUnsafe(outgoing, message)
+      },
+      close: (code, reason) => {
+        isOpen = false
+        Queue.offerUnsafe(outgoing, new Socket.CloseEvent(code, reason))
+      },
+      buffered: () => buffered,
+      flow: { pause: () => reading.closeUnsafe(), resume: () => reading.openUnsafe() }
+    } satisfies Wire
+  }).pipe(Effect.mapError((error) => {
+    if (isFailure(error)) return error
+    const cause = Socket.isSocketError(error) && "cause" in error.reason ? error.reason.cause : error
+    return Classify.make("Unreachable", { ...handshake.at, detail: Classify.codeOf(cause), cause })
+  }))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Connections

@@ -59,7 +59,7 @@ const interval = "10 millis"
 
 const encoder = new TextEncoder()
 
-const sizeOf = (message: string | Uint8Array): number =>
+export const sizeOf = (message: string | Uint8Array): number =>
   typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
 
 export const make = <E>(options: {
