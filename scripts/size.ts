@@ -3,7 +3,7 @@
 //   npm run size               a table, with the peers beside it once `npm ci --prefix bench` has installed them
 //   npm run size -- --json     one line per figure: {"bench","figure","value","unit","bound","holds"}
 //   npm run size -- "--known=FIGURE=KB"  does not fail for a figure that is over its budget, while it is at most so many kB
-//   npm run size -- --modules  and what each of our modules weighs in the program (minified, before gzip)
+//   npm run size -- --modules  and what each of our modules weighs in the programs (minified, before gzip)
 //
 // Builds dist first (the pure annotations in it decide what a bundler can drop). Our share of a bundle is the whole less a
 // bundle that holds exactly the same members of the same effect modules and nothing else. Our code bundled by itself, with
@@ -51,6 +51,41 @@ const programs: Readonly<Record<string, string>> = {
     import * as Backoff from "effect-lifeline/Backoff"
 
     globalThis.kept = Backoff
+  `,
+  events: `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as Stream from "effect/Stream"
+    import * as EventSource from "effect-lifeline/EventSource"
+
+    const main = EventSource.stream("http://pulse:9696/api/v1/events").pipe(
+      Stream.runForEach((event) => Effect.log(event)),
+      Effect.provide(FetchHttpClient.layer)
+    )
+    Effect.runFork(main)
+  `,
+  listener: `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as Stream from "effect/Stream"
+    import * as EventSource from "effect-lifeline/EventSource"
+    import * as Listener from "effect-lifeline/Listener"
+    import * as WebSocket from "effect-lifeline/WebSocket"
+
+    const events = EventSource.stream("http://pulse:9696/api/v1/events").pipe(
+      Stream.runForEach((event) => Effect.log(event)),
+      Effect.provide(FetchHttpClient.layer)
+    )
+    const listens = Effect.gen(function*() {
+      const listener = yield* Listener.make({
+        connect: WebSocket.open({ url: "wss://feed.example/live" }),
+        route: (message) => message.split(" ")[0],
+        subscribe: (key) => "subscribe " + key
+      })
+      const { messages } = yield* listener.subscribe("gold")
+      yield* Stream.runForEach(messages, (message) => Effect.log(message))
+    })
+    Effect.runFork(Effect.all([events, Effect.scoped(listens)]))
   `
 }
 
@@ -58,7 +93,11 @@ interface Bundle {
   readonly text: string
   /** Bytes in the bundle, by module of ours. */
   readonly modules: Readonly<Record<string, number>>
+  /** Bytes in the bundle that are of effect's Schema. */
+  readonly schema: number
 }
+
+const isSchema = (path: string): boolean => /\/effect\/dist\/(internal\/schema\/|Schema\w*\.js$)/.test(path)
 
 /** Bundles a program; `external` leaves effect out. */
 const bundle = async (
@@ -94,7 +133,9 @@ const bundle = async (
   const modules = Object.entries(inputs).flatMap(([path, { bytesInOutput }]) =>
     path.startsWith("dist/") ? [[path.slice("dist/".length), bytesInOutput] as const] : []
   )
-  return { text, modules: Object.fromEntries(modules) }
+  const schema = Object.entries(inputs).filter(([path]) => isSchema(path))
+    .reduce((sum, [, { bytesInOutput }]) => sum + bytesInOutput, 0)
+  return { text, modules: Object.fromEntries(modules), schema }
 }
 
 const gzip = (text: string): number => gzipSync(text, { level: 9 }).length
@@ -127,6 +168,7 @@ interface Measured {
   readonly share: number
   readonly alone: number
   readonly modules: Readonly<Record<string, number>>
+  readonly schema: number
 }
 
 const measure = async (name: string): Promise<Measured> => {
@@ -137,7 +179,8 @@ const measure = async (name: string): Promise<Measured> => {
   const alone = await bundle(contents, { external: true })
   const readable = await bundle(contents, { external: true, minify: false })
   const baseline = await bundle(baselineOf(readable.text))
-  return { total, share: total - baselineSize(baseline.text), alone: gzip(alone.text), modules: whole.modules }
+  const { modules, schema } = whole
+  return { total, share: total - baselineSize(baseline.text), alone: gzip(alone.text), modules, schema }
 }
 
 /** The peers' smallest useful program; for a browser where they can, else for Node, else not at all. */
@@ -145,7 +188,15 @@ const peers: Readonly<Record<string, string>> = {
   "eureka-js-client": `import { Eureka } from "eureka-js-client"; new Eureka({}).start()`,
   consul: `import Consul from "consul"; new Consul().agent.service.register({ name: "worker" })`,
   nacos: `import { NacosNamingClient } from "nacos"; new NacosNamingClient({}).ready()`,
-  etcd3: `import { Etcd3 } from "etcd3"; new Etcd3().lease(10).grant()`
+  etcd3: `import { Etcd3 } from "etcd3"; new Etcd3().lease(10).grant()`,
+  eventsource: `import { EventSource } from "eventsource"; new EventSource("/events").onmessage = console.log`,
+  "@microsoft/fetch-event-source":
+    `import { fetchEventSource } from "@microsoft/fetch-event-source"; fetchEventSource("/events", { onmessage: console.log })`,
+  "reconnecting-websocket": `import Socket from "reconnecting-websocket"; new Socket("/live").onmessage = console.log`,
+  partysocket: `import Socket from "partysocket/ws"; new Socket("/live").onmessage = console.log`,
+  "graphql-ws":
+    `import { createClient } from "graphql-ws"; createClient({ url: "/live" }).subscribe({ query: "" }, console)`,
+  "socket.io-client": `import { io } from "socket.io-client"; io("/live").on("message", console.log)`
 }
 
 const measurePeer = async (name: string, contents: string): Promise<Figure> => {
@@ -168,6 +219,8 @@ if (!built.ok) {
 
 const lifeline = await measure("lifeline")
 const backoff = await measure("backoff")
+const events = await measure("events")
+const listener = await measure("listener")
 const figures: Array<Figure> = [
   { figure: "lifeline, in all", value: kilobytes(lifeline.total), bound: 70, note: "Lifeline, Pulse, fetch" },
   {
@@ -179,7 +232,19 @@ const figures: Array<Figure> = [
   { figure: "lifeline, ours by itself", value: kilobytes(lifeline.alone), bound: null, note: "effect external" },
   { figure: "backoff, in all", value: kilobytes(backoff.total), bound: null, note: "the whole module" },
   { figure: "backoff, our share", value: kilobytes(backoff.share), bound: 2, note: "over the same members of effect" },
-  { figure: "backoff, ours by itself", value: kilobytes(backoff.alone), bound: null, note: "effect external" }
+  { figure: "backoff, ours by itself", value: kilobytes(backoff.alone), bound: null, note: "effect external" },
+  { figure: "events, in all", value: kilobytes(events.total), bound: null, note: "EventSource, Reconnect, fetch" },
+  { figure: "events, our share", value: kilobytes(events.share), bound: 5, note: "over the same members of effect" },
+  { figure: "events, ours by itself", value: kilobytes(events.alone), bound: null, note: "effect external" },
+  { figure: "events, Schema in it", value: events.schema / 1000, bound: 0, note: "before gzip" },
+  { figure: "listener, in all", value: kilobytes(listener.total), bound: null, note: "events, Listener, WebSocket" },
+  {
+    figure: "listener, our share over events",
+    value: kilobytes(listener.share - events.share),
+    bound: 6,
+    note: "over the same members of effect"
+  },
+  { figure: "listener, Schema in it", value: listener.schema / 1000, bound: null, note: "before gzip" }
 ]
 
 const peersInstalled = existsSync(`${root}/bench/node_modules`)
@@ -204,7 +269,7 @@ if (json) {
 } else {
   const row = (...cells: ReadonlyArray<string>): string => {
     const [name = "", value = "", bound = "", state = "", note = ""] = cells
-    return `${name.padEnd(34)}${value.padStart(9)}${bound.padStart(9)}  ${state.padEnd(6)}${note}`.trimEnd()
+    return `${name.padEnd(42)}${value.padStart(9)}${bound.padStart(9)}  ${state.padEnd(6)}${note}`.trimEnd()
   }
   const version: string = JSON.parse(readFileSync(`${root}/node_modules/effect/package.json`, "utf8")).version
   console.log(`minified, gzip -9, kB (1000 bytes); effect ${version}`)
@@ -219,9 +284,11 @@ if (json) {
     ))
   }
   if (process.argv.includes("--modules")) {
-    console.log("\nour modules in the program lifeline, bytes, minified, before gzip")
-    for (const [path, bytes] of Object.entries(lifeline.modules).toSorted(([, a], [, b]) => b - a)) {
-      console.log(row(path, String(bytes)))
+    for (const [program, { modules }] of Object.entries({ lifeline, events, listener })) {
+      console.log(`\nour modules in the program ${program}, bytes, minified, before gzip`)
+      for (const [path, bytes] of Object.entries(modules).toSorted(([, a], [, b]) => b - a)) {
+        console.log(row(path, String(bytes)))
+      }
     }
   }
   if (!peersInstalled) console.log("The peers are not installed; to see them beside it: npm ci --prefix bench")

@@ -1,7 +1,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import * as Directory from "effect-lifeline/Directory"
 import * as Discovery from "effect-lifeline/Discovery"
 import type { AuthFailed, Refused } from "effect-lifeline/LifelineError"
-import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -130,7 +130,7 @@ describe("Discovery", () => {
       const error = yield* Effect.flip(discovery.peer("haul"))
       assert.strictEqual(error.reason._tag, "NotConfigured")
       assert.strictEqual((yield* Effect.flip(discovery.all)).reason._tag, "Unsupported")
-    }).pipe(Effect.provide(Discovery.layer.pipe(Layer.provide(Registry.layerDisabled)))))
+    }).pipe(Effect.provide(Discovery.layer.pipe(Layer.provide(Directory.layerDisabled)))))
 
   it.effect("peers maps names to URLs, whatever the names are", () =>
     Effect.gen(function*() {
@@ -153,4 +153,34 @@ describe("Discovery", () => {
       Effect.Effect<Readonly<Record<string, string>>, AuthFailed | Refused>
     >()
   })
+
+  it.effect("picks by chance among those that are best off, and says when there is none", () =>
+    Effect.gen(function*() {
+      const { discovery, memory } = yield* setUp
+      const query = { type: "worker" }
+      const none = yield* Effect.flip(discovery.pick(query))
+      assert.strictEqual(none._tag, "NoneRegistered")
+      assert.strictEqual(none.message, "no service is registered with type worker")
+      for (const name of ["a", "b", "c", "d"]) {
+        yield* memory.registry.register({ name, type: "worker", apiUrl: `http://${name}:1` })
+      }
+      const picked = () =>
+        Effect.map(
+          Effect.replicateEffect(discovery.pick(query), 200),
+          (services) => [...new Set(namesOf(services))].sort().join()
+        )
+      assert.strictEqual(yield* picked(), "a,b,c,d")
+      yield* memory.setStatus({ name: "a", type: "worker" }, "offline")
+      yield* memory.setStatus({ name: "b", type: "worker" }, "degraded")
+      assert.strictEqual(yield* picked(), "c,d")
+      yield* memory.setStatus({ name: "c", type: "worker" }, "offline")
+      yield* memory.setStatus({ name: "d", type: "worker" }, "unknown")
+      assert.strictEqual(yield* picked(), "b")
+      yield* memory.expire({ name: "b", type: "worker" })
+      assert.strictEqual(yield* picked(), "d")
+      yield* memory.expire({ name: "d", type: "worker" })
+      assert.strictEqual(yield* picked(), "a,c")
+      yield* memory.failAs("Unreachable")
+      assert.strictEqual((yield* Effect.flip(discovery.pick(query)))._tag, "Transient")
+    }).pipe(Effect.provide(withMemory)))
 })

@@ -38,6 +38,8 @@ export type Command = "now" | "replace"
 export interface Wires {
   readonly listeners: Set<(command: Command) => void>
   readonly set: (status: Status) => Effect.Effect<void>
+  /** The pace of the run before, so that it holds however often a stream is run again. */
+  slot?: number
 }
 
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
@@ -119,7 +121,7 @@ export const make = <A, Cursor, R>(
     let lostAt: number | undefined
     /** When the next dial may be, by the backoff and by the pace. */
     let due = 0
-    let slot = -Infinity
+    let slot = wires?.slot ?? -Infinity
     let cause: Transient | Inconclusive | undefined
 
     /** The scope of the present generation, from before it is dialled. */
@@ -360,6 +362,7 @@ export const make = <A, Cursor, R>(
       generation++
       progressed = false
       slot = Math.max(slot, now() - ahead) + spacing
+      if (wires !== undefined) wires.slot = slot
       const dial = { cursor, attempt: attempt(), generation }
       yield* connect(dial).pipe(
         Effect.flatMap(Stream.toPull),
