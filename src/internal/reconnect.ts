@@ -10,6 +10,8 @@
  * Two things hold the rate of dials down. The backoff, which starts over with progress; and the pace, which does not: at
  * most 8 dials in any 10 s, whatever the server sends, the backoff says, and the platform reports.
  */
+import { isArrayNonEmpty } from "effect/Array"
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -232,7 +234,7 @@ export const make = <A, Cursor, R>(
     // -- what came --------------------------------------------------------------------------------------------------
 
     /** Hands over what is pending: all of it, or, where the cursor is saved, one by one, so that it is never ahead. */
-    const hand = (): Step<readonly [Out, ...Array<Out>]> => {
+    const hand = (): Step<NonEmptyReadonlyArray<Out>> => {
       const out: Array<Out> = []
       let recovered: Effect.Effect<void> | undefined
       if (unknownPast) {
@@ -260,10 +262,8 @@ export const make = <A, Cursor, R>(
           if (item.progress !== false && !progressed) recovered = progress()
         }
       }
-      const [first, ...others] = out
-      if (first === undefined) return next
-      const handed = [first, ...others] as const
-      return recovered === undefined ? Effect.succeed(handed) : Effect.as(recovered, handed)
+      if (!isArrayNonEmpty(out)) return next
+      return recovered === undefined ? Effect.succeed(out) : Effect.as(recovered, out)
     }
 
     // -- what ended -------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ export const make = <A, Cursor, R>(
 
     // -- reading ----------------------------------------------------------------------------------------------------
 
-    const next: Step<readonly [Out, ...Array<Out>]> = Effect.suspend(() => {
+    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() => {
       if (position < pending.length || unknownPast) return hand()
       if (ended) return Cause.done()
       if (unsaved && store !== undefined) return Effect.andThen(save, next)
