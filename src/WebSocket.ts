@@ -879,7 +879,11 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         )
       )
       const protocol = yield* Deferred.await(opened)
-      if (first !== undefined) handOver(Redacted.isRedacted(first) ? Redacted.value(first) : first)
+      const unsent = first === undefined
+        ? undefined
+        : handOver(Redacted.isRedacted(first) ? Redacted.value(first) : first)
+      // What ended it while it was being dialled is never `Closed`: that is us.
+      if (unsent !== undefined && unsent._tag !== "Closed") return yield* Effect.fail(unsent)
       return protocol
     })
 

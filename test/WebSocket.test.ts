@@ -144,6 +144,29 @@ describe("WebSocket: dialling", () => {
       assert.strictEqual(fake.counts.open, 0)
     }))
 
+  it.effect.each<readonly [string, () => boolean]>([
+    ["does not take it", () => false],
+    ["throws", () => {
+      throw new TypeError("too late")
+    }]
+  ])(
+    "a first frame that is not sent is the failure of the connection: the platform %s",
+    ([, send]) =>
+      Effect.gen(function*() {
+        const error = yield* WebSocket.open({ url, credential: () => Effect.succeed({ first: "canary" }) })(dial).pipe(
+          Effect.provideService(WebSocket.Dialer, (_, events) =>
+            Effect.sync(() => {
+              events.opened("")
+              return { send, close: () => events.closed({ code: 1000 }), buffered: () => 0 }
+            })),
+          Effect.scoped,
+          Effect.flip
+        )
+        assert.strictEqual(tags(error), "Transient.Unreachable")
+        assert.notInclude(error.message, "canary")
+      })
+  )
+
   it.effect("a constructor that throws is a typed error", () =>
     Effect.gen(function*() {
       const throwing = WebSocket.fromConstructor(
