@@ -631,7 +631,7 @@ export const fromSocket = (
 
 const defaultWithin = 10_000
 
-const text = (value: string | Redacted.Redacted): string => typeof value === "string" ? value : Redacted.value(value)
+const plain = <A>(value: A | Redacted.Redacted<A>): A => Redacted.isRedacted(value) ? Redacted.value(value) : value
 
 const isFailure = (error: unknown): error is Reconnect.Failure =>
   error instanceof Transient || error instanceof Inconclusive || error instanceof AuthFailed ||
@@ -735,14 +735,18 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     let backlog = 0
     let isPaused = false
 
-    const handOver = (message: Message): Reconnect.Failure | Closed | undefined => {
-      if (phase === "ended" || wire === undefined) return ended
+    const handOver = (message: Message): Exit.Exit<void, Reconnect.Failure | Closed> => {
+      if (phase === "ended" || wire === undefined) return Exit.fail(ended)
+      let detail: string | undefined
+      let cause: unknown
       try {
-        if (wire.send(message)) return undefined
-      } catch (cause) {
-        return Classify.make("Unreachable", { ...at("send"), detail: Classify.codeOf(cause) ?? nameOf(cause), cause })
+        if (wire.send(message)) return Exit.void
+        detail = "the connection is closing"
+      } catch (thrown) {
+        detail = Classify.codeOf(thrown) ?? nameOf(thrown)
+        cause = thrown
       }
-      return Classify.make("Unreachable", { ...at("send"), detail: "the connection is closing" })
+      return Exit.fail(Classify.make("Unreachable", { ...at("send"), detail, cause }))
     }
     const outbox = Outbox.make<Reconnect.Failure | Closed>({
       scope,
@@ -847,7 +851,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     const dialled = Effect.gen(function*() {
       const asked = typeof url === "function" ? yield* ask(url(dial), at("connect"), "the URL") : url
-      const parsed = parse(text(asked))
+      const parsed = parse(plain(asked))
       if (parsed === undefined) {
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
         return yield* Effect.fail(Classify.make("InvalidRequest", {
@@ -865,8 +869,8 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       ] as ReadonlyArray<Redacted.Redacted>
       const handshake: Handshake = {
         url: parsed.href,
-        protocols: [...options.protocols ?? [], ...protocols.map(text)],
-        headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, text(value)])),
+        protocols: [...options.protocols ?? [], ...protocols.map(plain)],
+        headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, plain(value)])),
         maxMessage,
         at: at("connect")
       }
@@ -879,11 +883,10 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         )
       )
       const protocol = yield* Deferred.await(opened)
-      const unsent = first === undefined
-        ? undefined
-        : handOver(Redacted.isRedacted(first) ? Redacted.value(first) : first)
-      // What ended it while it was being dialled is never `Closed`: that is us.
-      if (unsent !== undefined && unsent._tag !== "Closed") return yield* Effect.fail(unsent)
+      if (first !== undefined) {
+        // It is `Closed` where we are the ones who leave.
+        yield* Effect.catchTag(handOver(plain(first)), "Closed", () => Effect.void)
+      }
       return protocol
     })
 
