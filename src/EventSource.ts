@@ -332,27 +332,28 @@ export const connect = <R = never>(
     })
 
     // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how
-    // long the read that is waiting has been waiting, and ends it. What nobody reads is not silent.
-    let since: number | undefined
-    let isSilent = false
+    // long the read that is waiting has been waiting. What nobody reads is not silent.
+    let since = 0
+    let waiting: ((result: Effect.Effect<Uint8Array | undefined, Transient>) => void) | undefined
     /** A read whose reader was interrupted goes on: its bytes are for the next one. */
     let reading: ReturnType<Reader["read"]> | undefined
     const read = Effect.callback<Uint8Array | undefined, Transient>((resume) => {
       since = now()
+      waiting = resume
       reading ??= reader?.read() ?? Promise.resolve({ done: true, value: undefined })
       reading.then(
         ({ value }) => resume(Effect.succeed(value)),
         (cause) => resume(Effect.fail(Classify.make("Unreachable", { ...at, detail: Classify.codeOf(cause), cause })))
       )
       return Effect.sync(() => {
-        since = undefined
+        waiting = undefined
       })
     })
     const watch: Effect.Effect<void> = Effect.suspend(() => {
-      const left = Duration.toMillis(idleTimeout) - (since === undefined ? 0 : now() - since)
+      const left = Duration.toMillis(idleTimeout) - (waiting === undefined ? 0 : now() - since)
       if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
-      isSilent = true
-      return Effect.sync(() => cancel(reader))
+      waiting?.(Effect.fail(Classify.make("TimedOut", { ...at, after: idleTimeout })))
+      return Effect.void
     })
 
     let isWhole = true
@@ -367,8 +368,7 @@ export const connect = <R = never>(
         return Effect.fail(Classify.make("MalformedResponse", { ...at, detail: cause.message, cause }))
       }
       return Effect.flatMap(read, (chunk) => {
-        since = reading = undefined
-        if (isSilent) return Effect.fail(Classify.make("TimedOut", { ...at, after: idleTimeout }))
+        waiting = reading = undefined
         if (chunk === undefined) return Cause.done()
         isWhole = parse(chunk)
         return pull
