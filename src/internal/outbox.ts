@@ -129,7 +129,8 @@ export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy,
         const size = sizeOf(message)
         if (size > maxBytes) return overflow(false)
         if (queue.length === 0 && buffered() < handedOver) return handOver(message)
-        while (policy !== "suspend" && isFull(size)) {
+        while (isFull(size)) {
+          if (policy === "suspend") break
           const oldest = policy === "fail" ? undefined : take()
           if (oldest === undefined) return overflow(false)
           oldest.answer(overflow(true))
