@@ -30,6 +30,34 @@ interface Figure {
   readonly note?: string
 }
 
+/** The program `lifeline`, with a client that signs each request with a key that survives a restart. */
+const signing = (imports: string, keys: string): string => `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as HttpClient from "effect/http/HttpClient"
+    import * as Layer from "effect/Layer"
+    import * as Lifeline from "effect-lifeline/Lifeline"
+    import * as Proof from "effect-lifeline/Proof"
+    import * as Pulse from "effect-lifeline/registry/Pulse"
+    ${imports}
+
+    const client = Layer.effect(
+      HttpClient.HttpClient,
+      Effect.gen(function*() {
+        return Proof.httpClient(yield* HttpClient.HttpClient, { proof: yield* Proof.Proof })
+      })
+    ).pipe(Layer.provide(Proof.layerDpopStored({ name: "device" })), Layer.provide(${keys}))
+    const main = Lifeline.layer({
+      instance: { name: "worker", type: "worker", apiUrl: "http://worker:8080" },
+      startup: "standalone"
+    }).pipe(
+      Layer.provide(Pulse.layer({ url: "http://pulse:9696" })),
+      Layer.provide(client),
+      Layer.provide(FetchHttpClient.layer)
+    )
+    Effect.runFork(Layer.launch(main))
+  `
+
 const programs: Readonly<Record<string, string>> = {
   lifeline: `
     import * as Effect from "effect/Effect"
@@ -47,6 +75,15 @@ const programs: Readonly<Record<string, string>> = {
     )
     Effect.runFork(Layer.launch(main))
   `,
+  proof: signing(`import * as KeyStore from "effect-lifeline/browser/KeyStore"`, "KeyStore.layer()"),
+  encrypted: signing(
+    `import * as Cipher from "effect-lifeline/Cipher"
+    import * as KeyValueStore from "effect/persistence/KeyValueStore"
+    import * as KeyStore from "effect-lifeline/KeyStore"`,
+    `KeyStore.layerKeyValueStore({ cipher: Cipher.aesGcm(globalThis.key) }).pipe(
+      Layer.provide(KeyValueStore.layerStorage(() => localStorage))
+    )`
+  ),
   backoff: `
     import * as Backoff from "effect-lifeline/Backoff"
 
@@ -218,6 +255,8 @@ if (!built.ok) {
 }
 
 const lifeline = await measure("lifeline")
+const proof = await measure("proof")
+const encrypted = await measure("encrypted")
 const backoff = await measure("backoff")
 const events = await measure("events")
 const listener = await measure("listener")
@@ -230,6 +269,18 @@ const figures: Array<Figure> = [
     note: "over the same members of effect"
   },
   { figure: "lifeline, ours by itself", value: kilobytes(lifeline.alone), bound: null, note: "effect external" },
+  {
+    figure: "proof, over lifeline",
+    value: kilobytes(proof.total - lifeline.total),
+    bound: 6,
+    note: "DPoP, a key in IndexedDB; effect's part included"
+  },
+  {
+    figure: "proof, over lifeline, encrypted keys",
+    value: kilobytes(encrypted.total - lifeline.total),
+    bound: 6,
+    note: "a key in a KeyValueStore, AES-GCM"
+  },
   { figure: "backoff, in all", value: kilobytes(backoff.total), bound: null, note: "the whole module" },
   { figure: "backoff, our share", value: kilobytes(backoff.share), bound: 2, note: "over the same members of effect" },
   { figure: "backoff, ours by itself", value: kilobytes(backoff.alone), bound: null, note: "effect external" },

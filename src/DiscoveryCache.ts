@@ -22,6 +22,7 @@
  * ```ts
  * import * as DiscoveryCache from "effect-lifeline/DiscoveryCache"
  * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
  * import * as Effect from "effect/Effect"
  * import * as FetchHttpClient from "effect/http/FetchHttpClient"
  * import * as Layer from "effect/Layer"
@@ -33,7 +34,7 @@
  *     Effect.forEach(changes, (change) => Effect.log(change._tag, change.service.name, freshness._tag)))
  * }).pipe(
  *   Effect.provide(DiscoveryCache.layer().pipe(
- *     Layer.provide(PulseDirectory.layer({ url: "http://pulse:9696", events: PulseDirectory.sse() })),
+ *     Layer.provide(PulseDirectory.layer({ url: "http://pulse:9696", events: PulseEvents.sse() })),
  *     Layer.provide(FetchHttpClient.layer)
  *   ))
  * )
@@ -277,6 +278,12 @@ export const make: (options?: Options) => Effect.Effect<Service, never, Director
 
     /** Tells whoever wants to know what is different now. */
     const publish: Effect.Effect<void> = Effect.suspend(() => {
+      // What could not be read is not in question any more.
+      if (failure !== undefined && touched === undefined && wanted === done && questions.size === 0) {
+        failure = undefined
+        state = Backoff.initial
+        notBefore = 0
+      }
       const isFresh = halted === undefined && readAt !== undefined && failure === undefined && done >= needed &&
         !closed &&
         (polling || open)

@@ -11,7 +11,7 @@
  * | 204 | the stream ends |
  * | a redirect | followed, 5 at most; headers of the caller do not go to another origin |
  * | any other status | by the table, `Classify.http` unless told otherwise; with `strict` final, as in browsers |
- * | 200 with another content type | `Refused` |
+ * | 200 with another content type, or encoded in a way that the client does not undo | `Refused` |
  * | an event over `maxEventSize` | `Refused` with {@link EventTooLarge} as its cause: it would come again |
  * | no byte for `idleTimeout`, a body that breaks off | tried again; an event that was not whole is dropped, its id too |
  *
@@ -165,6 +165,8 @@ const defaultTimeout = 10_000
 /** How many redirects are followed. Browsers follow 20, each of which a server in a loop sees. */
 const maxRedirects = 5
 
+const fetchDecodes = /^((x-)?gzip|deflate|br|zstd|identity|[\s,])+$/i
+
 const token = /^[!#$%&'*+.^_`|~\w-]+$/
 const sendable = /^[\t\x20-\x7e\x80-\xff]*$/
 
@@ -273,8 +275,9 @@ export const connect = <R = never>(
       )
       const { headers, status } = response
       const { "content-encoding": encoding = "identity", "content-type": type = "", location } = headers
-      // Fetch decodes, and leaves the header; other clients hand the body over as it is.
-      const isEncoded = encoding !== "identity" && Option.isNone(HttpClientResponse.toWeb(response))
+      // Fetch decodes what it knows, and leaves the header; other clients hand the body over as it is.
+      const isEncoded = encoding !== "identity" &&
+        (Option.isNone(HttpClientResponse.toWeb(response)) || !fetchDecodes.test(encoding))
       if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
       cancel(reader)
       if (status === 0 && method === "GET" && redirect === "manual") {
@@ -287,14 +290,13 @@ export const connect = <R = never>(
         }
         request = redirected(request, status, response.url, to)
       } else if (status === 200 && !Classify.isHtml(headers)) {
+        const is = type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
         return yield* Classify.make("MalformedResponse", {
           ...at,
           status,
           detail: isEncoded
-            ? "it is compressed, which this HTTP client does not undo; the one over fetch does"
-            : `${
-              type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
-            }, not text/event-stream`
+            ? "it is encoded, which this HTTP client does not undo; the one over fetch undoes gzip, deflate and br"
+            : `${is}, not text/event-stream`
         })
       } else {
         return yield* Classify.fromStatus(table, response, { ...at, now: yield* Clock.currentTimeMillis })

@@ -9,6 +9,7 @@ import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
 import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
 import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
 import * as Events from "effect-lifeline/server/Events"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -89,9 +90,9 @@ const make = (url: string, events: PulseDirectory.Events, http: Layer.Layer<Http
   )
 
 const ways = [
-  ["server-sent events", PulseDirectory.sse(), Layer.empty],
-  ["Node's WebSocket", PulseDirectory.webSocket(), Layer.empty],
-  ["ws", PulseDirectory.webSocket(), NodeWebSocket.layer]
+  ["server-sent events", PulseEvents.sse(), Layer.empty],
+  ["Node's WebSocket", PulseEvents.webSocket(), Layer.empty],
+  ["ws", PulseEvents.webSocket(), NodeWebSocket.layer]
 ] as const
 
 const quietly = Effect.provideService(References.MinimumLogLevel, "None")
@@ -166,7 +167,7 @@ describe("DiscoveryCache, over HTTP", () => {
         })
         return new Response(body, { status: response.status, headers: response.headers })
       })
-      const cache = yield* make(registry.url, PulseDirectory.sse(), http.layer.pipe(Layer.provide(fetch)))
+      const cache = yield* make(registry.url, PulseEvents.sse(), http.layer.pipe(Layer.provide(fetch)))
       yield* Effect.forkScoped(Stream.runForEach(cache.watch(), (it) => Effect.sync(() => void seen.push(names(it)))))
       yield* until(cache, "the present state", isFresh)
       yield* registerAt(registry.url, "one")
@@ -188,7 +189,7 @@ describe("DiscoveryCache, over HTTP", () => {
       const key = yield* SubscriptionRef.make(Redacted.make("wrong"))
       const cache = yield* Effect.provide(
         DiscoveryCache.make({ policy }),
-        PulseDirectory.layer({ url: registry.url, apiKey: key, events: PulseDirectory.sse() }).pipe(
+        PulseDirectory.layer({ url: registry.url, apiKey: key, events: PulseEvents.sse() }).pipe(
           Layer.provide(FetchHttpClient.layer)
         )
       )
@@ -218,7 +219,7 @@ describe("DiscoveryCache, over HTTP", () => {
           )
         )
       ).pipe(Layer.provide(FetchHttpClient.layer))
-      const cache = yield* make(registry.url, PulseDirectory.sse(), http)
+      const cache = yield* make(registry.url, PulseEvents.sse(), http)
       yield* until(cache, "the present state", (it) => names(it) === "one" && isFresh(it))
       yield* SubscriptionRef.changes(cache.status).pipe(
         Stream.filter(({ updates }) => updates._tag === "Polling" && updates.cause?._tag === "Refused"),

@@ -191,6 +191,7 @@ describe("Proof.verify", () => {
     ["an empty one", "MalformedProof", () => ""],
     ["two headers", "RepeatedProof", (proof) => [proof, proof]],
     ["two headers, joined", "RepeatedProof", (proof) => `${proof}, ${proof}`],
+    ["two headers, joined, in an array", "RepeatedProof", (proof) => [`${proof}, ${proof}`]],
     ["one, as Node's distinct headers have it", "accepted", (proof) => [proof]],
     ["spaces around it", "accepted", (proof) => ` ${proof} `],
     ["two parts", "MalformedProof", (proof) => proof.split(".").slice(0, 2).join(".")],
@@ -260,6 +261,23 @@ describe("Proof.verify", () => {
       assert.strictEqual(yield* reasonOf(Proof.verify(request(proof), { replays })), "Replayed")
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* reasonOf(Proof.verify(request(proof), { replays })), "WrongTime")
+    }))
+
+  it.effect("where another process accepts it meanwhile, what remembers proofs decides", () =>
+    Effect.gen(function*() {
+      const { key } = yield* make
+      const proof = yield* byJose(key, claims)
+      const asked: Array<readonly [string, number]> = []
+      const replays: Proof.Replays = {
+        seen: () => Effect.succeed(false),
+        add: (id, until) =>
+          Effect.sync(() => {
+            asked.push([id, until])
+            return "seen"
+          })
+      }
+      assert.strictEqual(yield* reasonOf(Proof.verify(request(proof), { replays })), "Replayed")
+      assert.deepStrictEqual(asked, [[`${url} ${claims.jti}`, (now + 61) * 1000]])
     }))
 
   it.effect("a proof from the future is remembered for as long as it would be accepted", () =>

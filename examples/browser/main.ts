@@ -2,6 +2,7 @@ import * as Connectivity from "effect-lifeline/Connectivity"
 import * as DiscoveryCache from "effect-lifeline/DiscoveryCache"
 import * as Lifeline from "effect-lifeline/Lifeline"
 import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -27,7 +28,7 @@ const program = Effect.gen(function*() {
 
 // Who is registered, live: over one stream of events, which resumes; the browser tells of online, offline and wake.
 const services = DiscoveryCache.layer().pipe(
-  Layer.provide(PulseDirectory.layer({ url, events: PulseDirectory.sse() })),
+  Layer.provide(PulseDirectory.layer({ url, events: PulseEvents.sse() })),
   Layer.provideMerge(layer("browser")),
   Layer.provide([KeyValueStore.layerMemory, ConfigProvider.layer(settings), Connectivity.layerBrowser])
 )

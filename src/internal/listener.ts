@@ -13,7 +13,8 @@
  * - A **registration**: one subscription. No fiber; a queue only once something came.
  *
  * Everything that has to happen at once (that a run stops and nobody subscribed, that a replay is complete and a connection
- * is open) happens in one piece of synchronous code.
+ * is open) happens in one piece of synchronous code. Completing a `Deferred` runs those who wait for it at once: it comes last,
+ * when everything is as they may find it.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -92,13 +93,15 @@ interface Generation<Out> {
 }
 
 interface Run<In, Out> {
-  readonly entries: Map<Key, Entry<In>>
+  entries: Map<Key, Entry<In>>
   /** Sends that are waited for. */
   sends: number
   /** The connection that all keys are on, and the last one that was made. */
   open: Generation<Out> | undefined
   latest: Generation<Out> | undefined
   isDialling: boolean
+  /** How long attempts took that are over. */
+  dialled: number
   /** Attempts that failed, and how the last one did. */
   failures: number
   last: Failure | undefined
@@ -138,11 +141,11 @@ const limitsOf = (buffer: Buffer | undefined, otherwise: Queue.Limits): Queue.Li
     overflow: buffer.overflow ?? otherwise.overflow
   }
 
-/** How long the waits of a policy may take together. */
+/** How long the waits of a policy may take together. Timers are late now and then: that must not cost an attempt. */
 const patienceOf = (policy: Backoff.Bounded): number => {
   let sum = 0
   for (let n = 1; n < policy.attempts && sum < policy.elapsed; n++) sum += Backoff.window(policy, n)
-  return Math.min(sum, policy.elapsed)
+  return Math.min(sum, policy.elapsed) + 100
 }
 
 export const make = <K extends Key, In, Out, R, Version>(
@@ -167,7 +170,16 @@ export const make = <K extends Key, In, Out, R, Version>(
     const closed = Exit.fail(new Closed({ operation: `${at.operation} (${at.target})`, reason: new Shutdown() }))
     const idle = new Stop({ ...at, detail: "nothing is subscribed" })
     const status = yield* SubscriptionRef.make<Status>({ _tag: "Closed", cause: idle })
-    const wires: Engine.Wires = { listeners: new Set(), set: (next) => SubscriptionRef.set(status, next) }
+    const wires: Engine.Wires = {
+      listeners: new Set(),
+      set: (next) =>
+        Effect.andThen(
+          SubscriptionRef.set(status, next),
+          Effect.sync(() => {
+            if (next._tag === "Open" && current !== undefined) pulse(current)
+          })
+        )
+    }
 
     let current: Run<In, Out> | undefined
     /** The engine of the run before, for as long as it takes to close its connection. */
@@ -179,11 +191,16 @@ export const make = <K extends Key, In, Out, R, Version>(
 
     // -- runs and generations ---------------------------------------------------------------------------------------
 
-    const endGeneration = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
-      if (generation.ended !== undefined) return
+    /** From here on nothing is sent on it; what was to be is answered. */
+    const retire = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
       generation.ended = how
       if (run.open === generation) run.open = undefined
       for (const job of generation.jobs) Deferred.doneUnsafe(job.sent, Exit.succeed(false))
+    }
+
+    const endGeneration = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
+      if (generation.ended !== undefined) return
+      retire(run, generation, how)
       complete(generation.stirred)
       complete(generation.gone)
     }
@@ -193,12 +210,14 @@ export const make = <K extends Key, In, Out, R, Version>(
       if (run.ended !== undefined) return
       run.ended = how
       if (current === run) current = undefined
-      if (run.latest !== undefined) endGeneration(run, run.latest, Exit.void)
-      for (const { registrations } of run.entries.values()) {
-        size -= registrations.size
+      // The engine is not told: who ends a run ends that, too, or is the engine.
+      if (run.latest?.ended === undefined && run.latest !== undefined) retire(run, run.latest, Exit.void)
+      const { entries } = run
+      run.entries = new Map()
+      for (const { registrations } of entries.values()) size -= registrations.size
+      for (const { registrations } of entries.values()) {
         for (const { queue } of registrations) Queue.end(queue, how)
       }
-      run.entries.clear()
       pulse(run)
     }
 
@@ -215,7 +234,8 @@ export const make = <K extends Key, In, Out, R, Version>(
       if (keys === undefined) return undefined
       let full: Array<Registration<In>> | undefined
       for (const key of typeof keys === "object" ? keys : [keys]) {
-        for (const registration of run.entries.get(key)?.registrations ?? []) {
+        // Not those that come because of it.
+        for (const registration of Array.from(run.entries.get(key)?.registrations ?? [])) {
           if (!Queue.offer(registration.queue, message)) (full ??= []).push(registration)
         }
       }
@@ -438,14 +458,15 @@ export const make = <K extends Key, In, Out, R, Version>(
           endRun(run, closed)
           return Effect.fail(idle)
         }
+        const started = now()
         run.isDialling = true
         return open(run, dial).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
+              run.dialled += now() - started
               run.isDialling = false
               if (Exit.isFailure(exit)) noteFailure(run, exit)
               else if (exit.value.ended !== undefined) noteFailure(run, exit.value.ended)
-              else pulse(run)
             })
           ),
           Effect.matchCauseEffect({
@@ -495,6 +516,7 @@ export const make = <K extends Key, In, Out, R, Version>(
             open: undefined,
             latest: undefined,
             isDialling: false,
+            dialled: 0,
             failures: 0,
             last: undefined,
             changed: Deferred.makeUnsafe(),
@@ -525,24 +547,19 @@ export const make = <K extends Key, In, Out, R, Version>(
     ): Effect.Effect<void, Ended | Exhausted> =>
       Effect.suspend(() => {
         const began = now()
-        const before = run.failures
+        const { dialled, failures } = run
         let isHere = true
         const step: Effect.Effect<void, Ended | Exhausted> = Effect.suspend(() => {
           if (run.ended !== undefined) return run.ended
           const generation = run.open
           const elapsed = now() - began
-          const attempts = run.failures - before
-          if (
-            attempts >= synchronous.attempts || (elapsed >= patience && generation === undefined && !run.isDialling)
-          ) {
-            return Effect.fail(exhausted(run, attempts, elapsed))
-          }
+          const rest = patience - elapsed + run.dialled - dialled
+          const attempts = run.failures - failures
+          const isOver = rest <= 0 && generation === undefined && !run.isDialling
+          if (attempts >= synchronous.attempts || isOver) return Effect.fail(exhausted(run, attempts, elapsed))
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)
-            return Effect.andThen(
-              elapsed >= patience ? changed : Effect.raceFirst(changed, Effect.sleep(Math.ceil(patience - elapsed))),
-              step
-            )
+            return Effect.andThen(rest > 0 ? Effect.raceFirst(changed, Effect.sleep(Math.ceil(rest))) : changed, step)
           }
           if (registration?.on === generation.number) return Effect.void
           const entry = registration && run.entries.get(registration.key)

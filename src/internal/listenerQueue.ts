@@ -58,7 +58,10 @@ export const make = <In>(limits: Limits): Queue<In> => ({
   emptied: undefined
 })
 
-const complete = (deferred: Deferred.Deferred<void> | undefined): undefined => {
+/** Who waits runs at once, and may wait again before this returns. */
+const wake = <In>(self: Queue<In>, what: "filled" | "emptied"): void => {
+  const deferred = self[what]
+  self[what] = undefined
   if (deferred !== undefined) Deferred.doneUnsafe(deferred, Exit.void)
 }
 
@@ -68,7 +71,7 @@ const isFull = <In>({ limits, messages }: Queue<In>): boolean =>
 const add = <In>(self: Queue<In>, message: In): void => {
   if (self.messages === undefined) self.messages = [message]
   else self.messages.push(message)
-  self.filled = complete(self.filled)
+  wake(self, "filled")
 }
 
 /** Adds a message, unless somebody has to be waited for first: then {@link insist} does. */
@@ -107,7 +110,7 @@ export const take = <In>(self: Queue<In>): Effect.Effect<[In, ...Array<In>], End
     if (messages !== undefined) {
       self.messages = undefined
       self.warned = false
-      self.emptied = complete(self.emptied)
+      wake(self, "emptied")
       return Effect.succeed(messages as [In, ...Array<In>])
     }
     if (self.ended !== undefined) return self.ended
@@ -118,6 +121,6 @@ export const take = <In>(self: Queue<In>): Effect.Effect<[In, ...Array<In>], End
 /** Only the first end counts. */
 export const end = <In>(self: Queue<In>, how: Exit.Exit<never, Ended | Lagged>): void => {
   self.ended ??= how
-  self.filled = complete(self.filled)
-  self.emptied = complete(self.emptied)
+  wake(self, "filled")
+  wake(self, "emptied")
 }

@@ -27,6 +27,10 @@ class Table {
     return at
   }
 
+  get bytes(): number {
+    return this.#slots.byteLength
+  }
+
   has(high: number, low: number): boolean {
     const at = this.#find(high, low)
     return this.#slots[at] !== 0 || this.#slots[at + 1] !== 0
@@ -71,6 +75,8 @@ const hash = (text: string): readonly [high: number, low: number] => {
 
 export interface Generations {
   readonly size: () => number
+  /** What it holds: all of it is in the tables. */
+  readonly bytes: () => number
   readonly seen: (id: string, now: number) => boolean
   readonly add: (id: string, until: number, now: number) => "added" | "seen" | "full"
 }
@@ -86,6 +92,7 @@ export const make = (capacity: number): Generations => {
   const has = (high: number, low: number): boolean => current.has(high, low) || previous.has(high, low)
   return {
     size: () => current.count + previous.count,
+    bytes: () => current.bytes + previous.bytes,
     seen: (id, now) => {
       rotate(now)
       return has(...hash(id))

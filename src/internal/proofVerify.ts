@@ -8,6 +8,7 @@ import { WebCrypto } from "effect/crypto/WebCrypto"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Base64Url from "effect/encoding/Base64Url"
+import type * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Jwk from "./jwk.ts"
@@ -23,7 +24,11 @@ import * as Generations from "./proofReplays.ts"
  */
 export interface Received {
   readonly method: string
-  /** Absolute, as the client sees it: behind a proxy, the public one. Its query and fragment do not count. */
+  /**
+   * Absolute, as the client sees it: behind a proxy, the public one. Its query and fragment do not count. Its origin comes from
+   * the configuration, not from the `Host` header, which whoever sends the request chooses: a server that a client talks to
+   * could pass on proofs that were made for it.
+   */
   readonly url: string | URL
   /** Names in lower case; values that came more than once as an array, or joined by commas. */
   readonly headers: { readonly [name: string]: string | ReadonlyArray<string> | undefined }
@@ -142,10 +147,6 @@ const authorizationOf = (value: string | ReadonlyArray<string> | undefined): rea
   return [scheme.toLowerCase(), credential]
 }
 
-/** Without `crypto.subtle` a server can check nothing, which is not the client's fault. */
-const attempt = <A>(f: () => Promise<A>): Effect.Effect<A | undefined> =>
-  Effect.promise(() => f().catch(() => undefined))
-
 /**
  * Checks the proof of a request, in this order; the first that is wrong is the reason:
  *
@@ -174,14 +175,14 @@ const attempt = <A>(f: () => Promise<A>): Effect.Effect<A | undefined> =>
  * import * as Proof from "effect-lifeline/Proof"
  * import * as Effect from "effect/Effect"
  *
- * export const handler = (replays: Proof.Replays, boundTo: string) => (request: Request) =>
- *   Proof.verify(
- *     { method: request.method, url: request.url, headers: Object.fromEntries(request.headers) },
- *     { replays, thumbprint: boundTo }
- *   ).pipe(
+ * export const handler = (replays: Proof.Replays, boundTo: string) => (request: Request) => {
+ *   const url = `https://registry.example${new URL(request.url).pathname}`
+ *   const headers = Object.fromEntries(request.headers)
+ *   return Proof.verify({ method: request.method, url, headers }, { replays, thumbprint: boundTo }).pipe(
  *     Effect.map(() => new Response("hello")),
  *     Effect.catch((refused) => Effect.succeed(new Response(null, Proof.challenge(refused))))
  *   )
+ * }
  * ```
  *
  * @category verification
@@ -231,9 +232,16 @@ export const verify: (
     if (algorithm === undefined) return yield* unsupported()
     const publicKey = Jwk.publicJwk(algorithm, { ...jwk })
     if (publicKey === undefined) return yield* malformed(`jwk is not a public key for ${algorithm}`)
-    const key = yield* attempt(() => Jwk.importPublic(subtle, algorithm, publicKey))
+    // At once: each is a way to a thread of the platform and back, which takes longer than the work.
+    const [key, thumbprint = "", hash] = yield* Effect.promise(() =>
+      Promise.all([
+        Jwk.importPublic(subtle, algorithm, publicKey).catch(() => undefined),
+        Jwk.thumbprint(subtle, { ...publicKey }),
+        token === undefined ? undefined : Jwk.sha256(subtle, token)
+      ])
+    )
     if (key === undefined) return yield* malformed(`jwk is not a public key for ${algorithm}`)
-    if (!(yield* attempt(() => Jws.verify(subtle, algorithm, key, parsed)))) {
+    if (!(yield* Effect.promise(() => Jws.verify(subtle, algorithm, key, parsed).catch(() => false)))) {
       return yield* refuse(new Refusal.BadSignature())
     }
     if (Jwk.isPrivate(jwk)) return yield* refuse(new Refusal.PrivateKeyInProof())
@@ -262,12 +270,6 @@ export const verify: (
     const id = `${expected} ${jti}`
     if (yield* options.replays.seen(id)) return yield* refuse(new Refusal.Replayed())
 
-    const [thumbprint = "", hash] = yield* Effect.promise(() =>
-      Promise.all([
-        Jwk.thumbprint(subtle, { ...publicKey }),
-        token === undefined ? undefined : Jwk.sha256(subtle, token)
-      ])
-    )
     if (hash !== undefined && hash !== ath) return yield* refuse(new Refusal.WrongToken())
     if (options.thumbprint !== undefined && options.thumbprint !== thumbprint) {
       return yield* refuse(new Refusal.WrongKey({ thumbprint }))
@@ -286,6 +288,8 @@ export const verify: (
     }
   }
 )
+
+const nowOf = (fiber: Fiber.Fiber<unknown, unknown>): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
 
 /**
  * Remembers accepted proofs in memory: 11 to 22 bytes each, found in the same time however many there are. One is kept until it
@@ -306,8 +310,8 @@ export const makeReplays = (options: {
     const generations = Generations.make(options.capacity ?? 1_000_000)
     return {
       size: Effect.sync(() => generations.size()),
-      seen: (id) => Effect.map(Clock.currentTimeMillis, (now) => generations.seen(id, now)),
-      add: (id, until) => Effect.map(Clock.currentTimeMillis, (now) => generations.add(id, until, now))
+      seen: (id) => Effect.withFiber((fiber) => Effect.succeed(generations.seen(id, nowOf(fiber)))),
+      add: (id, until) => Effect.withFiber((fiber) => Effect.succeed(generations.add(id, until, nowOf(fiber))))
     }
   })
 
@@ -370,7 +374,8 @@ export const makeNonces = (options: {
 
 /**
  * What a server answers to a proof that it refused (RFC 9449, 7.1 and 9): the status and the headers, as `Response` takes them.
- * `nonce` is sent along as `DPoP-Nonce`; after `NonceRequired` there must be one.
+ * `nonce` is sent along as `DPoP-Nonce`; after `NonceRequired` there must be one. For pages of other origins all answers need
+ * `Access-Control-Expose-Headers: DPoP-Nonce, WWW-Authenticate`.
  *
  * @category verification
  * @since 0.1.0

@@ -7,6 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as EventSource from "effect-lifeline/EventSource"
 import type { AuthFailed, Exhausted, NoProgress, Refused } from "effect-lifeline/LifelineError"
+import * as Listener from "effect-lifeline/Listener"
 import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
 import type * as Reconnect from "effect-lifeline/Reconnect"
 import * as WebSocket from "effect-lifeline/WebSocket"
@@ -22,6 +23,7 @@ import * as Feed from "../support/feed.ts"
 import * as HungPort from "../support/hungPort.ts"
 import * as Leaks from "../support/leaks.ts"
 import * as Watch from "../support/runtimes/Watch.ts"
+import * as WebSocketServer from "../support/webSocketServer.ts"
 
 const policy = Backoff.make({ base: 1, factor: 1, cap: 1, floor: 0, jitter: "none" })
 
@@ -249,6 +251,53 @@ describe("streams over connections that break", () => {
         )
       }).pipe(Effect.scoped), 60_000)
   }
+
+  it.live("a listener: what was subscribed is so on the next connection, and gets what comes there", () => {
+    const cases = ([["Node's own", Layer.empty, "ping"], ["ws", NodeWebSocket.layer, undefined]] as const).flatMap(
+      ([platform, layer, ping]) => whileOpen.map(([row, act]) => ({ name: `${platform}, ${row}`, act, layer, ping }))
+    )
+    return each(cases, ({ act, layer, ping }) =>
+      Effect.gen(function*() {
+        const asked: Array<string> = []
+        const server = yield* WebSocketServer.make({
+          open: (socket, _, __, n) =>
+            socket.on("message", (message) => {
+              const key = String(message)
+              if (key === "ping") return socket.send("pong")
+              asked.push(`${key} ${n}`)
+              socket.send(`${key} ${n}`)
+            })
+        })
+        const proxy = yield* FaultProxy.make(Number(new URL(server.url).port))
+        const listener = yield* Listener.make({
+          connect: WebSocket.open({
+            url: `ws://127.0.0.1:${proxy.port}/`,
+            connectWithin: deadline,
+            closeWithin: "100 millis",
+            liveness: { deadline, ping, isPong: (message) => message === "pong" }
+          }),
+          route: (message: string) => message.split(" ")[0],
+          subscribe: (key: string) => key,
+          policy
+        })
+        const seen = Watch.make<string>((message) => message)
+        for (const key of ["a", "b"]) {
+          const { messages } = yield* listener.subscribe(key)
+          yield* Effect.forkScoped(
+            Effect.exit(Stream.runForEach(messages, (message) => Effect.sync(() => seen.add(message))))
+          )
+        }
+        const until = (count: number) => seen.until(`${count} messages`, ({ length }) => length >= count || undefined)
+        yield* until(2)
+        const [first] = proxy.links
+        if (first === undefined) return assert.fail("no connection")
+        act(first)
+        yield* until(4)
+        const twice = ["a 1", "a 2", "b 1", "b 2"]
+        assert.deepStrictEqual(seen.seen.toSorted(), twice)
+        assert.deepStrictEqual(asked.toSorted(), twice)
+      }).pipe(Effect.provide(layer), Effect.provideService(References.MinimumLogLevel, "None")))
+  }, 60_000)
 
   // What fetch began, a connection that does not come about, it keeps for 10 s, whoever left.
   it.live.each([["fetch and its kin", true], ["the others", false]] as const)(
