@@ -37,6 +37,7 @@ interface Client {
   readonly follow: (port: number) => Stream.Stream<string, unknown>
   /** Whether it can cut off a connection whose other side does not answer. */
   readonly cutsOff: boolean
+  readonly isCutAnywhere: boolean
 }
 
 const eventSource = (layer: Layer.Layer<HttpClient.HttpClient>) => (port: number) =>
@@ -59,11 +60,21 @@ const webSocket = (layer: Layer.Layer<never>, ping: string | undefined) => (port
   }).pipe(Stream.map((message) => typeof message === "string" ? message : "gap"), Stream.provide(layer))
 
 const clients: ReadonlyArray<Client> = [
-  { name: "EventSource over fetch", follow: eventSource(FetchHttpClient.layer), cutsOff: true },
-  { name: "EventSource over undici", follow: eventSource(NodeHttpClient.layerUndici), cutsOff: true },
-  { name: "EventSource over node:http", follow: eventSource(NodeHttpClient.layerNodeHttp), cutsOff: true },
-  { name: "Node's WebSocket", follow: webSocket(Layer.empty, "ping"), cutsOff: false },
-  { name: "WebSocket by ws", follow: webSocket(NodeWebSocket.layer, undefined), cutsOff: true }
+  { name: "EventSource over fetch", follow: eventSource(FetchHttpClient.layer), cutsOff: true, isCutAnywhere: true },
+  {
+    name: "EventSource over undici",
+    follow: eventSource(NodeHttpClient.layerUndici),
+    cutsOff: true,
+    isCutAnywhere: false
+  },
+  {
+    name: "EventSource over node:http",
+    follow: eventSource(NodeHttpClient.layerNodeHttp),
+    cutsOff: true,
+    isCutAnywhere: false
+  },
+  { name: "Node's WebSocket", follow: webSocket(Layer.empty, "ping"), cutsOff: false, isCutAnywhere: false },
+  { name: "WebSocket by ws", follow: webSocket(NodeWebSocket.layer, undefined), cutsOff: true, isCutAnywhere: true }
 ]
 
 /** Follows in the background; gives what came, and waits for more. */
@@ -142,8 +153,12 @@ const fromTheStart: ReadonlyArray<readonly [string, Break]> = [
 const withEach = (rows: ReadonlyArray<readonly [string, Break]>) =>
   clients.flatMap((client) => rows.map(([row, act]) => ({ name: `${client.name}, ${row}`, client, act })))
 
-/** Where a cut may be: from before the first byte of the answer to behind its last. */
-const everywhere = (length: number) => Array.from({ length: length + 1 }, (_, at) => at)
+/**
+ * Where a cut may be: from before the first byte of the answer to behind its last. For clients that differ from another one
+ * but in how they connect, every third place will do.
+ */
+const everywhere = (length: number, client: Client) =>
+  Array.from({ length: length + 1 }, (_, at) => at).filter((at) => client.isCutAnywhere || at % 3 === 0)
 
 describe("streams over connections that break", () => {
   it.live(
@@ -216,7 +231,7 @@ describe("streams over connections that break", () => {
           const feed = yield* Feed.make({ first: 1, keepAlive })
           const events = yield* reading(client, feed.port)
           yield* events.until(1)
-          yield* Effect.sleep("2 seconds")
+          yield* Effect.sleep("1500 millis")
           feed.publish(2)
           yield* events.until(2)
           assert.deepStrictEqual(feed.asked, [0])
@@ -225,14 +240,14 @@ describe("streams over connections that break", () => {
   )
 
   for (const [n, client] of clients.entries()) {
-    it.live(`cut at every byte of the answer: ${client.name}`, () =>
+    it.live(`cut anywhere in the answer: ${client.name}`, () =>
       Effect.gen(function*() {
         const feed = yield* Feed.make({ first: 4 })
         const whole = yield* FaultProxy.make(feed.port)
         yield* Effect.scoped(Effect.flatMap(reading(client, whole.port), (events) => events.until(4)))
         const length = whole.links[0]?.passed("down") ?? 0
         assert.isAbove(length, 100)
-        const cuts = everywhere(length).map((at) => {
+        const cuts = everywhere(length, client).map((at) => {
           const then = (at + n) % 2 === 0 ? "reset" : "close"
           return { name: `${then} at ${at} of ${length}`, fault: { after: at, then } } as const
         })
@@ -253,8 +268,10 @@ describe("streams over connections that break", () => {
   }
 
   it.live("a listener: what was subscribed is so on the next connection, and gets what comes there", () => {
+    // Cuts in the middle of something are the transport's business.
+    const rows = whileOpen.filter(([row]) => !row.startsWith("in the middle"))
     const cases = ([["Node's own", Layer.empty, "ping"], ["ws", NodeWebSocket.layer, undefined]] as const).flatMap(
-      ([platform, layer, ping]) => whileOpen.map(([row, act]) => ({ name: `${platform}, ${row}`, act, layer, ping }))
+      ([platform, layer, ping]) => rows.map(([row, act]) => ({ name: `${platform}, ${row}`, act, layer, ping }))
     )
     return each(cases, ({ act, layer, ping }) =>
       Effect.gen(function*() {
