@@ -123,7 +123,7 @@ export type Presented =
  */
 export interface Request {
   readonly method: string
-  /** Absolute, as it is sent. */
+  /** Absolute, as it is sent; of a WebSocket `ws` and `wss` will do. */
   readonly url: string | URL
   /** Instead of what is selected now. */
   readonly presented?: Presented | undefined
@@ -150,7 +150,7 @@ export interface Authorization {
 export interface Authorizer {
   /** What a request presents now, by the ladder above. Fails with `AuthFailed` (`CredentialMissing`): send nothing. */
   readonly select: Effect.Effect<Presented, AuthFailed>
-  /** The headers for one attempt. Fails also with `Refused` (`InvalidRequest`) where the URL is not an absolute http(s) URL. */
+  /** The headers for one attempt. Fails also with `Refused` (`InvalidRequest`) where the URL is none. */
   readonly authorize: (request: Request) => Effect.Effect<Authorization, AuthFailed | Refused>
   /** To be told of each answer: `true` where the same request is worth sending once more, as in `Proof`. */
   readonly received: (answer: Proof.Answer) => Effect.Effect<boolean>
@@ -264,6 +264,10 @@ export class Credential extends Context.Service<
     readonly guard: <A, E, R>(
       self: Effect.Effect<A, E, R>
     ) => Effect.Effect<A, E | Transient | AuthFailed | LeaseLost, R>
+    /** What {@link watch} does. */
+    readonly watch: <A, E, R>(
+      self: Stream.Stream<A, E, R>
+    ) => Effect.Effect<Stream.Stream<A, E | Transient, R>>
     /** Emits after each change of the token. */
     readonly changes: Stream.Stream<void>
   }
@@ -370,6 +374,39 @@ export const revive = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | Transient | AuthFailed, R | Credential> =>
   Credential.use((credential) => credential.discharge(self))
+
+/**
+ * A stream over a connection that presented the credential when it was opened. Where it ends because the credential is no good
+ * any more, the token is rejected, and the end is `Transient`: whoever opens the next connection within {@link revive} does so
+ * with another token, or fails for good. To be used within `revive`, so that it is known what was presented.
+ *
+ * **Example** (A token that runs out while the connection is open)
+ *
+ * ```ts
+ * import * as Credential from "effect-lifeline/Credential"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ * import * as Effect from "effect/Effect"
+ *
+ * const url = "wss://feed.example/live"
+ * const connect = WebSocket.connect({
+ *   url,
+ *   credential: () =>
+ *     Credential.Credential.use((credential) => credential.authorize({ method: "GET", url }))
+ * })
+ *
+ * export const messages = Reconnect.stream((dial: Reconnect.Dial<unknown>) =>
+ *   connect(dial).pipe(Effect.flatMap(Credential.watch), Credential.revive)
+ * )
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const watch = <A, E, R>(
+  self: Stream.Stream<A, E, R>
+): Effect.Effect<Stream.Stream<A, E | Transient, R>, never, Credential> =>
+  Credential.use((credential) => credential.watch(self))
 
 /**
  * A registry whose calls go through {@link revive}, for `Lifeline` and `CheckIn`: they see a rejected credential only when

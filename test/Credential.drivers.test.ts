@@ -330,7 +330,10 @@ describe("CheckIn", () => {
         yield* TestClock.adjust(5 * minute)
       }
       const exit = yield* invoke(store, server, provided([token("t2", 100 * hour)]))
-      assert.isTrue(Exit.isSuccess(exit) && exit.value.status === "Online")
+      assert.isTrue(Exit.isSuccess(exit) && exit.value.calls.length > 0)
+      assert.strictEqual(server.received[0], "revive proof")
+      assert.isAbove(server.received.length, 1)
+      assert.isTrue(server.received.slice(1).every((it) => it.endsWith(" DPoP t2")))
       assert.strictEqual(new Set(keys).size, 1)
     }))
 })
@@ -380,6 +383,47 @@ describe("streams", () => {
           "revival"
         ])
         assert.deepStrictEqual(server.received, ["beat DPoP t2", "refresh proof", "revive proof"])
+      }).pipe(provided(server))
+    }))
+
+  it.effect("Reconnect: a token that is rejected while the connection is open is renewed for the next one", () =>
+    Effect.gen(function*() {
+      const server = makeServer("DPoP t1", "DPoP t2")
+      const values: Array<string> = []
+      const connect = (_dial: Reconnect.Dial<never>) =>
+        Effect.map(server.beat, (value) =>
+          value === "DPoP t1"
+            ? Stream.concat(Stream.make({ value }), Stream.fromEffect(Effect.fail(unauthorized("listen"))))
+            : Stream.concat(Stream.make({ value }), Stream.never))
+      const stream = Reconnect.stream((dial: Reconnect.Dial<never>) =>
+        connect(dial).pipe(Effect.flatMap(Credential.watch), Credential.revive)
+      )
+      yield* Effect.gen(function*() {
+        yield* Effect.forkScoped(
+          Stream.runForEach(stream, (value) => Effect.sync(() => values.push(String(value))))
+        )
+        yield* TestClock.adjust(minute)
+        assert.deepStrictEqual(values, ["DPoP t1", "DPoP t2"])
+        assert.deepStrictEqual(server.received, ["beat DPoP t1", "refresh proof", "beat DPoP t2"])
+      }).pipe(provided(server))
+    }))
+
+  it.effect("what ends a stream otherwise is as it was", () =>
+    Effect.gen(function*() {
+      const server = makeServer("DPoP t1")
+      yield* Effect.gen(function*() {
+        const credential = yield* Credential.Credential
+        for (
+          const failure of [
+            unavailable("listen"),
+            goneLease,
+            Classify.make("Forbidden", { operation: "listen", target: url })
+          ]
+        ) {
+          const watched = yield* Credential.watch(Stream.fail(failure))
+          assert.strictEqual(yield* Effect.flip(Stream.runDrain(watched)), failure)
+        }
+        assert.isFalse(yield* credential.isRejected(token("t1")))
       }).pipe(provided(server))
     }))
 

@@ -482,6 +482,38 @@ describe("many at once", () => {
       assert.deepStrictEqual(yield* here.token, token("t2", 2 * hour))
     }))
 
+  it.effect("what another process spent in vain meanwhile is not spent again", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const server = makeServer()
+      const provided = providers(server, { refresh: [refusedRefresh], revive: [unavailable("heartbeat")] })
+      const here = yield* make(store, { token: token("t1", hour), ...provided })
+      const there = yield* make(store, provided)
+      for (const credential of [here, there, here]) {
+        assert.instanceOf(errorOf(yield* during(beat(server, credential), 200)), Transient)
+      }
+      assert.deepStrictEqual(server.received, [
+        "beat DPoP t1",
+        "refresh proof",
+        "revive proof",
+        "beat DPoP t1",
+        "revive proof",
+        "revive proof"
+      ])
+    }))
+
+  it.effect("a refresh ahead of the expiry is no answer to a 401: the new token may be refreshed when it comes to one", () =>
+    Effect.gen(function*() {
+      const server = makeServer("DPoP t3")
+      const credential = yield* make(makeStore(), {
+        token: token("t1", hour),
+        ...providers(server, { refresh: [token("t2", hour), token("t3", hour)], revive: [refusedRevival] })
+      })
+      yield* during(credential.refresh, 200)
+      assert.deepStrictEqual(yield* during(beat(server, credential), 200), Exit.succeed("DPoP t3"))
+      assert.deepStrictEqual(server.received, ["refresh DPoP t1", "beat DPoP t2", "refresh proof", "beat DPoP t3"])
+    }))
+
   it.effect("another process deleted it: a stale copy does not bring it back", () =>
     Effect.gen(function*() {
       const store = makeStore()

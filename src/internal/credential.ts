@@ -381,13 +381,15 @@ export const make = Effect.fnUntraced(function*<R = never>(
     AuthFailed | Refused
   > => {
     const value = presented._tag === "Token" ? presented.token.value : undefined
-    const parsed = typeof url === "string" ? URL.parse(url) : url
+    const given = typeof url === "string" ? URL.parse(url) : url
+    // A WebSocket begins as a request over HTTP.
+    const parsed = given && URL.parse(given.href.replace(/^ws/, "http"))
     const at = { operation: "authorize", target: `${method} ${parsed === null ? name : showUrl(parsed.href)}` }
     if (value !== undefined && !sendable.test(Redacted.value(value))) {
       const detail = "it holds characters that a header cannot carry, or nothing, so nothing was sent"
       return Effect.fail(Classify.make("Unauthorized", { ...at, detail }))
     }
-    if (provenance._tag === "Managed") return provenance.proof.headers({ method, url, token: value })
+    if (provenance._tag === "Managed") return provenance.proof.headers({ method, url: parsed ?? url, token: value })
     if (parsed?.protocol !== "https:" && parsed?.protocol !== "http:") {
       const issues = [{ path: "url", message: "expected an absolute http or https URL" }]
       return Effect.fail(Classify.make("InvalidRequest", { ...at, issues }))
@@ -777,6 +779,28 @@ export const make = Effect.fnUntraced(function*<R = never>(
         })
       }))
 
+  /** A connection that ended for its credential is made again, with another one if there is one. */
+  const renewed = ({ operation, target }: AuthFailed): Transient =>
+    Classify.make("Unavailable", {
+      operation,
+      target,
+      status: 401,
+      detail: "the credential was rejected while the connection was open, and is to be renewed"
+    })
+
+  const watch = <A, E, R>(stream: Stream.Stream<A, E, R>): Effect.Effect<Stream.Stream<A, E | Transient, R>> =>
+    Effect.map(CurrentTracking, (tracking) => {
+      let own = tracking
+      while (own !== undefined && own.of !== self) own = own.outer
+      const token = held?.token
+      const presented = own?.last ?? (token && { _tag: "Token", token, stale: false })
+      const end = (error: E): Effect.Effect<never, E | Transient> =>
+        isRejection(error)
+          ? Effect.andThen(failed(presented, error), Effect.fail(renewed(error)))
+          : Effect.fail(error)
+      return Stream.catch(stream, (error) => Stream.fromEffect(end(error)))
+    })
+
   // -------------------------------------------------------------------------------------------------------------------
   // The beginning
   // -------------------------------------------------------------------------------------------------------------------
@@ -824,6 +848,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
               Classify.make("CredentialExpired", { operation: "revival", target: name, cause: error.error })
             : error
         )),
+    watch,
     changes: Stream.fromPubSub(changes)
   }
 })
