@@ -163,7 +163,10 @@ export interface Authorizer {
  * @since 0.1.0
  */
 export interface RefreshContext extends Authorizer {
-  /** The token to be replaced. Where it `isRejected`, what signs presents the proof instead, and so should who does not use it. */
+  /**
+   * The token to be replaced. Where it `isRejected` it is not to be sent: what signs presents the proof instead, and fails with
+   * `CredentialMissing` where the credential is supplied, which then needs something else to refresh with.
+   */
   readonly token: Token
   readonly isRejected: boolean
   /** The same each time this refresh is made, also after a crash. A server that has seen it answers as it did. */
@@ -275,7 +278,9 @@ export class Credential extends Context.Service<
 
 /**
  * Reads what is kept under the name. From then on, as long as the scope is open, the token is refreshed ahead of its expiry.
- * Fails where the store cannot be read; what it holds and cannot be understood is a fresh start with a warning.
+ * Where it is due at the start already, the first use of {@link revive} waits for it, at most 10 s: what is started for one
+ * request has no time for schedules. Fails where the store cannot be read; what it holds and cannot be understood is a fresh
+ * start with a warning.
  *
  * @category constructors
  * @since 0.1.0

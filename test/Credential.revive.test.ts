@@ -308,12 +308,19 @@ describe("at most one refresh, at most one revival, then fatal", () => {
       assert.isUndefined(recordOf(store, "token"))
     }))
 
-  it.effect("a key whose proof alone is rejected is revived once, then that is the end", () =>
+  it.effect("a key whose proof alone is rejected is revived once, then that is the end for this process", () =>
     Effect.gen(function*() {
       const server = makeServer()
-      const credential = yield* make(makeStore(), providers(server, { revive: [refusedRevival] }))
+      const store = makeStore()
+      const provided = providers(server, { revive: [refusedRevival] })
+      const credential = yield* make(store, provided)
       for (let n = 0; n < 3; n++) isAuthFailed(errorOf(yield* during(beat(server, credential), 200)))
       assert.deepStrictEqual(server.received, ["beat proof", "revive proof"])
+      // Another process asks once more: by then the key may stand for something.
+      yield* credential.reject(token("t0"))
+      server.accepts.add("proof")
+      const next = yield* make(store, provided)
+      assert.deepStrictEqual(yield* during(beat(server, next), 200), Exit.succeed("proof"))
     }))
 
   it.effect("an expired token: the proof alone, and then as if it was rejected", () =>
@@ -442,6 +449,26 @@ describe("many at once", () => {
       assert.isTrue(yield* credential.isRejected(token("t1")))
       assert.isFalse(yield* credential.isRejected(token("t2")))
       assert.deepStrictEqual(server.received, ["slow DPoP t1", "slow DPoP t2"])
+    }))
+
+  it.effect("a late success of a token that was replaced since is none of the one there is by then", () =>
+    Effect.gen(function*() {
+      const server = makeServer()
+      const credential = yield* make(makeStore(), {
+        token: token("t1", hour),
+        ...providers(server, { refresh: [token("t2", hour), token("t3", hour)], revive: [refusedRevival] })
+      })
+      const answered = yield* Deferred.make<void>()
+      const slow = yield* Effect.forkChild(credential.discharge(
+        Effect.andThen(credential.authorize({ method: "GET", url }), Deferred.await(answered))
+      ))
+      yield* TestClock.adjust(0)
+      isAuthFailed(errorOf(yield* during(beat(server, credential), 200)))
+      yield* Deferred.succeed(answered, undefined)
+      yield* Fiber.join(slow)
+      server.received.length = 0
+      isAuthFailed(errorOf(yield* during(beat(server, credential), 200)))
+      assert.deepStrictEqual(server.received, [])
     }))
 
   it.effect("the token that is changed between the start and the sending is the one that is rejected", () =>

@@ -86,10 +86,16 @@ const sendable = /^[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\x
 
 const short = (text: string): string => (Hash.string(text) >>> 0).toString(36)
 
+const identities = /*#__PURE__*/ new WeakMap<Redacted.Redacted, string>()
+
 /** What a token is recognised by. It does not give it away. */
 const identify = ({ value }: Token): string => {
+  const known = identities.get(value)
+  if (known !== undefined) return known
   const text = Redacted.value(value)
-  return [text.length, short(text), short([...text].reverse().join(""))].join("-")
+  const identity = [text.length, short(text), short([...text].reverse().join(""))].join("-")
+  identities.set(value, identity)
+  return identity
 }
 
 interface Held {
@@ -535,6 +541,14 @@ export const make = Effect.fnUntraced(function*<R = never>(
     }
     if (Result.isSuccess(result)) {
       const token = result.success
+      // Read afresh before it is written: what another process has deleted meanwhile stays deleted.
+      if (
+        kept && held !== undefined && (yield* Effect.orElseSucceed(slots.token.get, () => "unreadable")) === undefined
+      ) {
+        kept = false
+        hold(undefined)
+        return yield* missing(operation)
+      }
       if (!isRejected(identify(token))) {
         // Ahead of its expiry it is not an answer to a rejection: that token may be refreshed when it comes to one.
         const next = isRejected(of)
