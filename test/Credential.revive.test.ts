@@ -513,17 +513,21 @@ describe("many at once", () => {
     Effect.gen(function*() {
       const store = makeStore()
       const server = makeServer()
-      const provided = providers(server, { refresh: [refusedRefresh], revive: [unavailable("heartbeat")] })
+      const provided = providers(server, {
+        refresh: [unavailable("refresh"), refusedRefresh],
+        revive: [unavailable("heartbeat")]
+      })
       const here = yield* make(store, { token: token("t1", hour), ...provided })
       const there = yield* make(store, provided)
-      for (const credential of [here, there, here]) {
+      for (const credential of [there, here, there, here]) {
         assert.instanceOf(errorOf(yield* during(beat(server, credential), 200)), Transient)
       }
       assert.deepStrictEqual(server.received, [
         "beat DPoP t1",
         "refresh proof",
-        "revive proof",
         "beat DPoP t1",
+        "refresh proof",
+        "revive proof",
         "revive proof",
         "revive proof"
       ])

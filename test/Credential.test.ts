@@ -28,6 +28,7 @@ import {
   unavailable,
   url
 } from "./support/credentials.ts"
+import { fiberCounter } from "./support/leaks.ts"
 
 /** One process over the store. */
 const make = (store: TestStore, options: Partial<Credential.Options>) =>
@@ -566,6 +567,26 @@ describe("refresh", () => {
       yield* TestClock.adjust(1000)
       yield* Scope.close(scope, Exit.void)
       assert.strictEqual(errorOf(yield* Fiber.join(fiber))._tag, "Transient")
+    }))
+
+  it.effect("closing leaves no fiber behind, whatever was under way", () =>
+    Effect.gen(function*() {
+      const fibers = fiberCounter()
+      yield* Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const credential = yield* make(makeStore(), {
+          token: token("t1", hour),
+          refresh: () => Effect.never,
+          revive: () => Effect.never
+        }).pipe(Scope.provide(scope))
+        const flight = yield* Effect.forkChild(Effect.exit(credential.refresh))
+        const waiting = yield* Effect.forkChild(Effect.exit(credential.revive))
+        yield* TestClock.adjust(1000)
+        yield* Fiber.interrupt(waiting)
+        yield* Scope.close(scope, Exit.void)
+        yield* Fiber.join(flight)
+      }).pipe(fibers.watch)
+      assert.strictEqual(yield* fibers.left, 0)
     }))
 
   it.effect("nothing to refresh with, or nothing to refresh: CredentialMissing", () =>

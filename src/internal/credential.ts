@@ -61,10 +61,11 @@ const deadline = /*#__PURE__*/ Duration.seconds(10)
 const claimFor = 12_000
 
 /**
- * Who claims looks again after this many milliseconds: of two at once both then see whoever wrote last, unless a write took
- * longer than this.
+ * Who claims looks again after this many milliseconds, or three times what its own look and write took: of two at once both
+ * then see whoever wrote last, unless the other one's took longer than that.
  */
 const claimSettles = 50
+const claimSettlesAtMost = 1000
 
 /** How often who waits for another process looks, and how long in all, in milliseconds. */
 const claimPoll = 500
@@ -506,7 +507,8 @@ export const make = Effect.fnUntraced(function*<R = never>(
       } else {
         const idempotencyKey = same?.idempotencyKey ?? (yield* newId)
         yield* slots.claim.set({ operation, of, idempotencyKey, by: me, until: now + claimFor })
-        yield* Effect.sleep(claimSettles)
+        const took = (yield* Clock.currentTimeMillis) - now
+        yield* Effect.sleep(Math.min(Math.max(claimSettles, 3 * took), claimSettlesAtMost))
         const there = yield* slots.claim.get
         if (there !== undefined && there !== "unreadable" && there.by === me) return idempotencyKey
       }
