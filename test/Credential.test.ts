@@ -142,6 +142,10 @@ describe("the ladder", () => {
         }
       }
       const credential = yield* make(makeStore(), { provenance: supplied, token: token("t1") })
+      assert.strictEqual(
+        shown((yield* credential.authorize({ method: "GET", url: "wss://host/live" })).headers),
+        "Bearer t1"
+      )
       for (const url of ["/relative", "ftp://host/", "nonsense"]) {
         const error = yield* Effect.flip(credential.authorize({ method: "GET", url }))
         assert.strictEqual(error.reason._tag, "InvalidRequest")
@@ -162,6 +166,21 @@ describe("what is kept", () => {
       assert.isTrue(yield* third.isRejected(token("t1")))
       assert.strictEqual(yield* presents(third), "proof")
       assert.notInclude(JSON.stringify(recordOf(store, "state")), "t1")
+    }))
+
+  it.effect("an expiry that is no time counts as none", () =>
+    Effect.gen(function*() {
+      for (const expiresAt of [NaN, Infinity, -Infinity, 1e300]) {
+        const store = makeStore()
+        const credential = yield* make(store, {
+          provenance: supplied,
+          token: token("t1", expiresAt),
+          refresh: () => Effect.succeed(token("t2", expiresAt))
+        })
+        assert.deepStrictEqual(yield* (yield* make(store, {})).token, token("t1"))
+        assert.deepStrictEqual(yield* during(credential.refresh, 50), Exit.succeed(token("t2")))
+        assert.strictEqual(yield* presents(credential), "Bearer t2")
+      }
     }))
 
   it.effect("clear deletes all of it", () =>

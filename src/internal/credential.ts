@@ -71,6 +71,9 @@ const claimSettlesAtMost = 1000
 const claimPoll = 500
 const claimPatience = 2 * claimFor
 
+/** The latest time that there is, in milliseconds since 1970. */
+const latest = 8.64e15
+
 /** How many rejected tokens are remembered. */
 const mostRejected = 16
 
@@ -86,6 +89,13 @@ const refreshing: Backoff.Unbounded = /*#__PURE__*/ Backoff.make({ cap: "5 minut
 const sendable = /^[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\xff])?$/
 
 const short = (text: string): string => (Hash.string(text) >>> 0).toString(36)
+
+/** Without an expiry that is no time. */
+const lasting = ({ expiresAt = NaN, jti, value }: Token): Token => ({
+  value,
+  ...(Math.abs(expiresAt) <= latest ? { expiresAt } : {}),
+  ...(jti === undefined ? {} : { jti })
+})
 
 const identities = /*#__PURE__*/ new WeakMap<Redacted.Redacted, string>()
 
@@ -229,11 +239,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
 
   const ofRecord = (record: Record.Token): Held => {
     const { acceptedAt, expiresAt, jti, revision, value } = record
-    const token: Token = {
-      value: Redacted.make(value),
-      ...(expiresAt === undefined ? {} : { expiresAt }),
-      ...(jti === undefined ? {} : { jti })
-    }
+    const token = lasting({ value: Redacted.make(value), expiresAt, jti })
     return { token, identity: identify(token), revision, acceptedAt }
   }
 
@@ -268,8 +274,9 @@ export const make = Effect.fnUntraced(function*<R = never>(
   )
 
   /** The one function that keeps a token. */
-  const keep = (token: Token, next?: (identity: string) => Episode): Effect.Effect<void, Record.Failed> =>
+  const keep = (given: Token, next?: (identity: string) => Episode): Effect.Effect<void, Record.Failed> =>
     Effect.flatMap(Clock.currentTimeMillis, (acceptedAt) => {
+      const token = lasting(given)
       const identity = identify(token)
       const { expiresAt, jti, value } = token
       const stated = next !== undefined || episode !== undefined
@@ -289,7 +296,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
         if (stated) yield* writeState
         yield* slots.token.set({
           value: Redacted.value(value),
-          expiresAt: Number.isFinite(expiresAt) ? expiresAt : undefined,
+          expiresAt,
           jti,
           revision: record.revision,
           acceptedAt,
@@ -324,28 +331,21 @@ export const make = Effect.fnUntraced(function*<R = never>(
     return currentIdentity() !== before
   })
 
-  /** The token is of no use to anybody any more. */
-  const forget = Effect.suspend(() => {
-    epoch++
-    episode = undefined
-    rejected = rejected.filter((it) => it !== keyIdentity)
-    kept = false
-    hold(undefined)
-    return writing.withPermits(1)(
-      Effect.all([slots.token.remove, slots.claim.remove, writeState], { discard: true })
-    )
-  }).pipe(Effect.uninterruptible)
+  /** Deletes the token, and settles what becomes of what is known of rejected ones. */
+  const drop = (state: Effect.Effect<void, Record.Failed>): Effect.Effect<void, Record.Failed> =>
+    Effect.suspend(() => {
+      epoch++
+      episode = undefined
+      rejected = rejected.filter((it) => it !== keyIdentity)
+      kept = false
+      hold(undefined)
+      return writing.withPermits(1)(
+        Effect.all([slots.token.remove, slots.claim.remove, state], { discard: true })
+      )
+    }).pipe(Effect.uninterruptible)
 
-  const clear = Effect.suspend(() => {
-    epoch++
-    episode = undefined
-    rejected = rejected.filter((it) => it !== keyIdentity)
-    kept = false
-    hold(undefined)
-    return writing.withPermits(1)(
-      Effect.all([slots.token.remove, slots.claim.remove, slots.state.remove], { discard: true })
-    )
-  }).pipe(Effect.uninterruptible)
+  /** The token is of no use any more, but is still known to have been rejected. */
+  const forget = drop(writeState)
 
   const rejectIdentity = (identity: string): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -390,7 +390,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     const value = presented._tag === "Token" ? presented.token.value : undefined
     const given = typeof url === "string" ? URL.parse(url) : url
     // A WebSocket begins as a request over HTTP.
-    const parsed = given && URL.parse(given.href.replace(/^ws/, "http"))
+    const parsed = given?.protocol.startsWith("ws") ? URL.parse(given.href.replace(/^ws/, "http")) : given
     const at = { operation: "authorize", target: `${method} ${parsed === null ? name : showUrl(parsed.href)}` }
     if (value !== undefined && !sendable.test(Redacted.value(value))) {
       const detail = "it holds characters that a header cannot carry, or nothing, so nothing was sent"
@@ -542,7 +542,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
       return held === undefined ? yield* missing(operation) : held.token
     }
     if (Result.isSuccess(result)) {
-      const token = result.success
+      const token = lasting(result.success)
       // Read afresh before it is written: what another process has deleted meanwhile stays deleted.
       if (
         kept && held !== undefined && (yield* Effect.orElseSucceed(slots.token.get, () => "unreadable")) === undefined
@@ -847,7 +847,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     isRejected: (token) => Effect.sync(() => isRejected(identify(token))),
     accept: (token) => keep(token),
     reject: (token) => Effect.suspend(() => rejectIdentity(identify(token))),
-    clear,
+    clear: drop(slots.state.remove),
     refresh: Effect.catchTag(
       join("refresh"),
       "LeaseLost",
