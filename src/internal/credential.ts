@@ -349,6 +349,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
 
   const rejectIdentity = (identity: string): Effect.Effect<void> =>
     Effect.suspend(() => {
+      if (identity === ended) ended = undefined
       if (isRejected(identity)) return Effect.void
       rejected = [...rejected, identity].slice(-mostRejected)
       return identity === keyIdentity ? Effect.void : keepState
@@ -489,6 +490,14 @@ export const make = Effect.fnUntraced(function*<R = never>(
       )
     })
 
+  const isMine = (claim: Record.Claim | "unreadable" | undefined): claim is Record.Claim =>
+    claim !== undefined && claim !== "unreadable" && claim.by === me
+
+  const unclaim = Effect.flatMap(
+    slots.claim.get,
+    (found) => isMine(found) ? slots.claim.remove : Effect.void
+  )
+
   /** The idempotency key to call with; `undefined`: another process has made it needless. */
   const claim = Effect.fnUntraced(function*(
     operation: Operation,
@@ -496,6 +505,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
   ): Effect.fn.Return<string | undefined, Record.Failed | AuthFailed | Transient> {
     const started = yield* Clock.currentTimeMillis
     while (true) {
+      let won: string | undefined
       const now = yield* Clock.currentTimeMillis
       const found = yield* slots.claim.get
       const same = found !== undefined && found !== "unreadable" && found.operation === operation && found.of === of
@@ -510,21 +520,25 @@ export const make = Effect.fnUntraced(function*<R = never>(
         const took = (yield* Clock.currentTimeMillis) - now
         yield* Effect.sleep(Math.min(Math.max(claimSettles, 3 * took), claimSettlesAtMost))
         const there = yield* slots.claim.get
-        if (there !== undefined && there !== "unreadable" && there.by === me) return idempotencyKey
+        if (isMine(there)) won = idempotencyKey
       }
-      if (yield* adopt) return undefined
+      // Also with a claim: another process may have been through before it was made.
+      const isOver = yield* adopt
       learn(yield* slots.state.get)
-      if (isRejected(of) && isSpent(operation)) return yield* elsewhere(operation)
+      const isVain = isRejected(of) && isSpent(operation)
+      if (!isOver && !isVain) {
+        if (won !== undefined) return won
+        continue
+      }
+      if (won !== undefined) yield* unclaim
+      return isOver ? undefined : yield* elsewhere(operation)
     }
   })
 
   /** Lets others have a try, with the same key. */
   const release = Effect.flatMap(
     slots.claim.get,
-    (found) =>
-      found !== undefined && found !== "unreadable" && found.by === me
-        ? slots.claim.set({ ...found, until: 0 })
-        : Effect.void
+    (found) => isMine(found) ? slots.claim.set({ ...found, until: 0 }) : Effect.void
   ).pipe(
     Effect.catch(notKept("a claim was not given back")),
     Effect.uninterruptible
@@ -538,7 +552,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
   ): Effect.fn.Return<Token, Failure> {
     if (epoch !== began || currentIdentity() !== of) {
       // Deleted or replaced meanwhile: what there is now counts.
-      yield* Effect.ignore(slots.claim.remove)
+      yield* Effect.ignore(unclaim)
       return held === undefined ? yield* missing(operation) : held.token
     }
     if (Result.isSuccess(result)) {
@@ -557,7 +571,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
           ? (identity: string): Episode => ({ ...episodeOf(of), of: identity, [operation]: true })
           : undefined
         // A claim stays where its token does not: the next process makes the same call again.
-        yield* Effect.catch(Effect.andThen(keep(token, next), slots.claim.remove), notKept("a new token was not kept"))
+        yield* Effect.catch(Effect.andThen(keep(token, next), unclaim), notKept("a new token was not kept"))
         const until = token.expiresAt === undefined ? "" : `, until ${formatTime(token.expiresAt)}`
         yield* annotated(
           operation === "refresh"
@@ -588,7 +602,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     known[operation] = true
     known.steps.push({ tried: operation, error })
     yield* keepState
-    yield* Effect.catch(slots.claim.remove, notKept("a claim was not removed"))
+    yield* Effect.catch(unclaim, notKept("a claim was not removed"))
     return yield* error
   })
 
@@ -766,7 +780,6 @@ export const make = Effect.fnUntraced(function*<R = never>(
     Effect.suspend(() => {
       const identity = presented?._tag === "Token" ? identify(presented.token) : currentIdentity()
       if (identity === undefined) return Effect.void
-      if (identity === ended) ended = undefined
       if (identity === currentIdentity() && (presented?._tag === "Proof" || !isRejected(identity))) {
         episodeOf(identity).steps.push({ tried: "request", error })
       }
