@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -745,12 +746,16 @@ describe("WebSocket: sending", () => {
 
   it.effect("closing is bounded: who was not sent is told", () =>
     Effect.gen(function*() {
-      const { closed, fake, waiting, wire } = yield* closing(false)
+      const lines: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+      const { closed, fake, waiting, wire } = yield* Effect.provide(closing(false), Logger.layer([logger]))
       yield* TestClock.adjust("1999 millis")
       assert.strictEqual(outcome(waiting), "waits")
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(outcome(waiting), "Closed")
       yield* Fiber.join(closed)
+      // Also of what the platform took and did not send.
+      assert.deepStrictEqual(lines, [`Warn ${url}: closed before 1 messages, 70010 bytes in all, were sent`])
       assert.strictEqual(wire.terminated, 1)
       assert.strictEqual(fake.counts.open, 0)
     }))
