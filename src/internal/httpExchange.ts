@@ -20,7 +20,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
-import type { Attempted, Refused, Transient } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import { withFetchOptions } from "./fetchOptions.ts"
 import { issuesOf } from "./issues.ts"
 
@@ -43,6 +43,11 @@ const isOk = (status: number): boolean => status >= 200 && status < 300
 // Statuses that have no body, whatever the headers say.
 const isBodiless = (status: number): boolean => status === 204 || status === 205 || status === 304
 
+/** A client that signs what it sends may also fail with what it found out itself. */
+export type Client =
+  | HttpClient.HttpClient
+  | HttpClient.HttpClient.With<HttpClientError.HttpClientError | AuthFailed | Refused>
+
 /** Makes a client fit for {@link exchange}; once per adapter. */
 export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = withFetchOptions({
   redirect: "manual"
@@ -50,10 +55,10 @@ export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient =
 
 /** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(
-  client: HttpClient.HttpClient,
+  client: Client,
   request: HttpClientRequest.HttpClientRequest,
   { at, body, secrets, table, timeout, tracePropagation }: Options<T>
-): Effect.Effect<string, Classify.ErrorsOf<T> | Transient> =>
+): Effect.Effect<string, Classify.ErrorsOf<T> | Transient | AuthFailed> =>
   Effect.withFiber((fiber) => {
     const clock = fiber.getRef(Clock.Clock)
     const here = (): Classify.At => ({ ...at, now: clock.currentTimeMillisUnsafe(), secrets })
@@ -69,7 +74,7 @@ export const exchange = <const T extends Classify.Table>(
       return Effect.succeed("")
     }).pipe(
       Effect.catch((error) =>
-        unlessDecided(() => error._tag === "Refused" ? error : Classify.fromClientError(table, error, here()))
+        unlessDecided(() => error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error)
       ),
       Effect.timeoutOrElse({
         duration: timeout,
