@@ -490,7 +490,12 @@ describe("refresh", () => {
         refresh: () => Effect.succeed(token("t1", hour))
       })
       const error = errorOf(yield* during(run(Credential.revive(server.beat), credential), 50))
-      assert.strictEqual(error._tag, "AuthFailed")
+      assert.isTrue(error._tag === "AuthFailed")
+      assert.deepStrictEqual(
+        error._tag === "AuthFailed" ? Credential.causes(error).map(({ tried }) => tried) : [],
+        ["request", "refresh"]
+      )
+      assert.include(error.message, "rejected before")
       assert.deepStrictEqual(server.received, ["beat Bearer t1"])
     }))
 
