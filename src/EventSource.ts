@@ -58,7 +58,7 @@ import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
-import type { Attempted, AuthFailed, Exhausted, NoProgress, Refused, Transient } from "./LifelineError.ts"
+import type { Attempted, AuthFailed, Exhausted, LeaseLost, NoProgress, Refused, Transient } from "./LifelineError.ts"
 import * as Reconnect from "./Reconnect.ts"
 
 /**
@@ -97,7 +97,7 @@ export class EventTooLarge extends Data.TaggedError("EventTooLarge")<{
  * @since 0.1.0
  */
 export type Table = {
-  readonly [key: string]: Exclude<Classify.Verdict, "UnknownLease" | "LeaseExpired" | "LeaseTaken">
+  readonly [key: string]: Classify.Verdict<Exclude<Classify.Failure, LeaseLost>>
 }
 
 /**
@@ -242,8 +242,7 @@ export const connect = <R = never>(
   const maxEventSize = options.maxEventSize ?? 10 * 1024 * 1024
   const once = method === "POST" && options.idempotent !== true
 
-  const invalid = (path: string, message: string) =>
-    Classify.make("InvalidRequest", { ...at, issues: [{ path, message }] })
+  const invalid = (path: string, message: string) => Classify.invalidRequest({ ...at, issues: [{ path, message }] })
 
   const readHeaders = (headers: Headers): Effect.Effect<Record<string, string>, Refused> => {
     const plain: Record<string, string> = {}
@@ -302,12 +301,12 @@ export const connect = <R = never>(
         const location = headers["location"]
         const to = redirects.has(status) && location ? URL.parse(location, response.url) : null
         if (to === null || n === maxRedirects) {
-          return yield* Classify.make("Unsupported", { ...at, status, detail: "a redirect that leads nowhere" })
+          return yield* Classify.unsupported({ ...at, status, detail: "a redirect that leads nowhere" })
         }
         request = redirected(request, status, response.url, to)
       } else if (status === 200 && !Classify.isHtml(headers)) {
         const is = type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
-        return yield* Classify.make("MalformedResponse", {
+        return yield* Classify.malformedResponse({
           ...at,
           status,
           detail: isEncoded
@@ -325,7 +324,7 @@ export const connect = <R = never>(
       open(cursor).pipe(
         Effect.timeoutOrElse({
           duration: within,
-          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: within }))
+          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
         }),
         // Where nobody traces and no header is wanted, the client need not make a span.
         options.tracePropagation !== true && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
@@ -337,7 +336,7 @@ export const connect = <R = never>(
   /** What would be tried again must not be where that would send a POST twice. */
   const final = (error: Reconnect.Failure): Reconnect.Failure =>
     once && error._tag === "Transient"
-      ? Classify.make("Unsupported", {
+      ? Classify.unsupported({
         ...at,
         detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
         cause: error
@@ -389,7 +388,7 @@ export const connect = <R = never>(
       reading ??= reader.read()
       reading.then(
         ({ value }) => settle(Effect.succeed(value)),
-        (cause) => fail(Classify.make("Unreachable", { ...at, detail: Classify.codeOf(cause), cause }))
+        (cause) => fail(Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause }))
       )
       return Effect.sync(() => {
         giveUp = undefined
@@ -398,7 +397,7 @@ export const connect = <R = never>(
     const watch: Effect.Effect<void> = Effect.suspend(() => {
       const left = Duration.toMillis(idleTimeout) - (giveUp === undefined ? 0 : clock.currentTimeMillisUnsafe() - since)
       if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
-      giveUp?.(Classify.make("TimedOut", { ...at, after: idleTimeout }))
+      giveUp?.(Classify.timedOut({ ...at, after: idleTimeout }))
       return Effect.void
     })
 
@@ -410,7 +409,7 @@ export const connect = <R = never>(
       }
       if (tooLarge) {
         const cause = new EventTooLarge({ maxEventSize })
-        return Effect.fail(Classify.make("MalformedResponse", { ...at, detail: cause.message, cause }))
+        return Effect.fail(Classify.malformedResponse({ ...at, detail: cause.message, cause }))
       }
       return Effect.flatMap(next, (chunk) => {
         if (chunk === undefined) return once ? Effect.fail(new Reconnect.Stop(at)) : Cause.done()

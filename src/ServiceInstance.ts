@@ -91,7 +91,7 @@ const decode = Schema.decodeUnknownEffect(Schema.toType(ServiceInstance), { erro
  */
 export const make = (input: Input): Effect.Effect<ServiceInstance, Refused> =>
   Effect.mapError(decode(input), (error) =>
-    Classify.make("InvalidRequest", {
+    Classify.invalidRequest({
       operation: "register",
       target: "the service's own description, before any request",
       issues: issuesOf(error, "instance")

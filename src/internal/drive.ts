@@ -12,7 +12,7 @@ import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
-import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import { retryAfter } from "../LifelineError.ts"
 import type * as Registry from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
@@ -30,14 +30,11 @@ export interface Outcome {
   readonly error: CallError | undefined
 }
 
-/** An error that no registry answered. */
-const own = <V extends Classify.Verdict>(
-  verdict: V,
-  call: Call,
-  { capabilities }: Registry.Registry["Service"],
-  evidence?: Pick<Classify.Evidence, "after" | "cause" | "detail">
-): Classify.Errors[V] =>
-  Classify.make(verdict, { operation: call.toLowerCase(), target: capabilities.adapter, ...evidence })
+/** Where a failure happened that no registry answered. */
+const attempted = (call: Call, { capabilities }: Registry.Registry["Service"]): Attempted => ({
+  operation: call.toLowerCase(),
+  target: capabilities.adapter
+})
 
 const request = (
   registry: Registry.Registry["Service"],
@@ -46,7 +43,7 @@ const request = (
   instance: ServiceInstance.ServiceInstance
 ): Effect.Effect<Lease.Lease, CallError> => {
   if (call === "Register") return registry.register(instance)
-  if (lease === undefined) return Effect.fail(own("UnknownLease", call, registry))
+  if (lease === undefined) return Effect.fail(Classify.unknownLease(attempted(call, registry)))
   return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
 }
 
@@ -89,7 +86,8 @@ const success = (call: Call, sentAt: number): Heartbeat.Event => {
  * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
  */
 const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
-  own("Unreachable", call, registry, {
+  Classify.unreachable({
+    ...attempted(call, registry),
     detail: "the adapter failed unexpectedly; see the cause",
     cause: Cause.squash(cause)
   })
@@ -138,7 +136,7 @@ const withinDeadline = (
   registry.capabilities.deadline === undefined
     ? Effect.timeoutOrElse(self, {
       duration: longestCall,
-      orElse: () => Effect.fail(own("TimedOut", call, registry, { after: longestCall }))
+      orElse: () => Effect.fail(Classify.timedOut({ ...attempted(call, registry), after: longestCall }))
     })
     : self
 

@@ -73,7 +73,7 @@ export const exchange = <const T extends Classify.Table>(
       ),
       Effect.timeoutOrElse({
         duration: timeout,
-        orElse: () => unlessDecided(() => Classify.make("TimedOut", { ...at, after: timeout }))
+        orElse: () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))
       }),
       // Where nobody traces and no header is wanted, the client need not make a span.
       !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
@@ -101,7 +101,7 @@ const readBody = (
     size += chunk.length
     text += decoder.decode(chunk, { stream: true })
     return size > maxBodySize
-      ? Effect.fail(Classify.make("MalformedResponse", { ...at, detail: "a body of more than 4 MiB" }))
+      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "a body of more than 4 MiB" }))
       : Effect.void
   }).pipe(
     Effect.map(() => text + decoder.decode()),
@@ -124,7 +124,7 @@ export const readJson = <S extends Schema.Decoder<unknown>>(
           issuesOf(error, "body").map((issue) => `${issue.path}: ${issue.message}`)[0])
       ),
       Effect.mapError((detail) =>
-        Classify.make("MalformedResponse", { ...at, detail })
+        Classify.malformedResponse({ ...at, detail })
       )
     )
 }

@@ -75,7 +75,7 @@ const readUrl = (text: string): Effect.Effect<string, Refused> => {
   return plain !== undefined && URL.parse(text)?.href === plain
     ? Effect.succeed(plain.replace(/\/+$/, ""))
     : Effect.failSync(() =>
-      Classify.make("InvalidRequest", {
+      Classify.invalidRequest({
         operation: "configure",
         target: showText(text),
         issues: [{
@@ -107,10 +107,10 @@ export const make = Effect.fnUntraced(function*(
     const key = yield* currentKey(options.apiKey)
     if (key !== undefined) {
       const value = Redacted.value(key).trim()
-      if (value === "") return yield* Classify.make("CredentialMissing", at)
+      if (value === "") return yield* Classify.credentialMissing(at)
       if (!sendable.test(value)) {
         const detail = "it holds characters that a header cannot carry, so nothing was sent"
-        return yield* Classify.make("Unauthorized", { ...at, detail })
+        return yield* Classify.unauthorized({ ...at, detail })
       }
       request = HttpClientRequest.setHeader(request, apiKeyHeader, value)
     }

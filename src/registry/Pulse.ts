@@ -127,7 +127,7 @@ export const make: (
             Effect.flatMap(readService(body, at), ({ api_url }) =>
               isSameUrl(api_url, instance.apiUrl)
                 ? Effect.void
-                : Effect.fail(Classify.make("LeaseTaken", { ...at, by: showUrl(api_url) })))
+                : Effect.fail(Classify.leaseTaken({ ...at, by: showUrl(api_url) })))
         }),
       deregister: ({ id }, instance) =>
         Effect.catchTag(
@@ -148,7 +148,7 @@ export const make: (
         )
       },
       changes: Stream.fromEffect(Effect.failSync(() =>
-        Classify.make("Unsupported", {
+        Classify.unsupported({
           operation: "changes",
           target: "Pulse",
           detail: "this adapter does not read Pulse's events; ask discover again instead"

@@ -77,7 +77,7 @@ const readSharedSettings = readJson(Resources.SharedSettings)
 
 const disabled = (operation: string): Effect.Effect<never, Refused> =>
   Effect.suspend(() =>
-    Effect.fail(Classify.make("Unsupported", {
+    Effect.fail(Classify.unsupported({
       operation,
       target: "no registry",
       detail: "no registry URL is configured, so nothing was sent"

@@ -91,7 +91,7 @@ const ofPort = <A, R>(
 ): Stream.Stream<A, Transient | AuthFailed | Refused, R> =>
   stream.pipe(
     Stream.catchTag("Inconclusive", ({ cause, detail, operation, target }) =>
-      Stream.fail(Classify.make("Unreachable", { operation, target, detail, cause }))),
+      Stream.fail(Classify.unreachable({ operation, target, detail, cause }))),
     Stream.catchTag("Stop", () =>
       Stream.empty)
   )
@@ -112,7 +112,7 @@ export const make = (registry: Registry.Registry["Service"], options: Options): 
       const key = yield* currentKey(options.apiKey)
       if (key === undefined) return {}
       const value = Redacted.value(key).trim()
-      if (value === "") return yield* Classify.make("CredentialMissing", at)
+      if (value === "") return yield* Classify.credentialMissing(at)
       return { headers: { [routes.apiKeyHeader]: Redacted.make(value) } }
     }),
     connectWithin: options.requestTimeout,
