@@ -755,8 +755,9 @@ const decodeProblem = Schema.decodeUnknownOption(Schema.fromJsonString(Problem))
 
 const redirect = (location = ""): string => {
   const to = showUrl(location)
-  return `a redirect${to === undefined ? "" : ` to ${to}`}, which is not followed as the API key would go with it; ` +
-    "set the URL to where the registry is"
+  return `a redirect${
+    to === undefined ? "" : ` to ${to}`
+  }, not followed as credentials would go along; set the final URL`
 }
 
 const longest = 300
