@@ -60,8 +60,8 @@ import { traced } from "./internal/drive.ts"
 import * as Loop from "./internal/loop.ts"
 import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
-import type { AuthFailed, Closed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
-import { Detached, Shutdown } from "./LifelineError.ts"
+import type { AuthFailed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
+import { Closed, Detached, Shutdown } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
 
@@ -189,8 +189,6 @@ export class Lifeline extends Context.Service<Lifeline, {
   readonly events: Stream.Stream<Event>
   /** The lease held now. */
   readonly lease: Effect.Effect<Option.Option<Lease.Lease>>
-  /** Waits until the status is `Online`. Fails when it is halted, closed, or has given up and tries no more. */
-  readonly awaitOnline: Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed>
   /**
    * Beats now (joins a beat in flight) and waits for what came of it: registered and confirmed, or the failure, after
    * which the lifeline goes on by itself.
@@ -217,7 +215,6 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
     status: yield* SubscriptionRef.make<Status>({ _tag: "Disabled", since }),
     events: Stream.empty,
     lease: Effect.succeed(Option.none()),
-    awaitOnline: notConfigured("awaitOnline"),
     beatNow: notConfigured("beatNow"),
     beatSoon: () => Effect.void,
     reregister: notConfigured("reregister"),
@@ -246,19 +243,6 @@ const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout = "
   )
 })
 
-const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
-  const found = yield* SubscriptionRef.changes(loop.status).pipe(
-    Stream.filter((now) =>
-      now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed" ||
-      (now._tag === "Standalone" && now.nextAttemptAt === undefined)
-    ),
-    Stream.runHead
-  )
-  const now = Option.getOrUndefined(found)
-  if (now?._tag === "Online") return now.lease
-  return yield* now?._tag === "Halted" || now?._tag === "Standalone" ? Effect.fail(now.cause) : Loop.closedError(loop)
-})
-
 const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
   if (loop.closed?._tag === "Detached") yield* Loop.start(loop)
   yield* Loop.ask(loop, "Register")
@@ -283,9 +267,6 @@ class Running {
   }
   get lease() {
     return Effect.sync(() => Option.fromUndefinedOr(this.#loop.lease))
-  }
-  get awaitOnline() {
-    return Effect.suspend(() => awaitOnline(this.#loop))
   }
   get beatNow() {
     return Loop.ask(this.#loop, "Heartbeat")
@@ -410,4 +391,47 @@ export const standalone = <A, E, R>(
   Effect.catch(
     Effect.map(self, Option.some),
     (error) => Predicate.isTagged(error, "Exhausted") ? Effect.succeedNone : Effect.fail(error as Exclude<E, Exhausted>)
+  )
+
+/**
+ * Waits until a lifeline is `Online`, and gives its lease. Fails when it is halted or closed, when it has given up and tries
+ * no more, and with `Refused` (`Unsupported`) where no registry is configured.
+ *
+ * **Example** (Serve once peers can find us)
+ *
+ * ```ts
+ * import * as Lifeline from "effect-lifeline/Lifeline"
+ * import * as Effect from "effect/Effect"
+ *
+ * declare const serve: Effect.Effect<never>
+ *
+ * export const program = Lifeline.Lifeline.use(Lifeline.awaitOnline).pipe(Effect.andThen(serve))
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const awaitOnline = (
+  { status }: Pick<Lifeline["Service"], "status">
+): Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed> =>
+  SubscriptionRef.changes(status).pipe(
+    Stream.map((now): Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed> | undefined => {
+      switch (now._tag) {
+        case "Online":
+          return Effect.succeed(now.lease)
+        case "Disabled":
+          return notConfigured("awaitOnline")
+        case "Halted":
+          return Effect.fail(now.cause)
+        case "Standalone":
+          return now.nextAttemptAt === undefined ? Effect.fail(now.cause) : undefined
+        case "Closed":
+          return Effect.fail(new Closed({ operation: "awaitOnline", reason: now.reason }))
+        default:
+          return undefined
+      }
+    }),
+    Stream.filter(Predicate.isNotUndefined),
+    Stream.runHead,
+    Effect.flatMap(Option.getOrElse(() => Effect.never))
   )
