@@ -79,7 +79,6 @@ import * as Reporting from "./internal/report.ts"
 import type * as Lease from "./Lease.ts"
 import type * as Lifeline from "./Lifeline.ts"
 import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
-import { Exhausted } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
 import * as Telemetry from "./Telemetry.ts"
@@ -181,9 +180,6 @@ export type Report =
 /** A check-in sends no more than this. */
 const mostCalls = 2
 
-const isCall = (action: Heartbeat.Action): action is Drive.Call =>
-  action === "Register" || action === "Heartbeat" || action === "Verify"
-
 const describe = ({ apiKey, ...instance }: ServiceInstance.ServiceInstance): string =>
   JSON.stringify([instance, apiKey && Redacted.value(apiKey)])
 
@@ -224,7 +220,7 @@ const dueAtOf = (policy: Heartbeat.Policy, { notBefore, state }: Record.Record, 
 /** Far too late, or so much too early that only a clock that was set back explains it. */
 const isOutOfTime = (policy: Heartbeat.Policy, state: Heartbeat.State, now: number): boolean =>
   Heartbeat.isLate(policy, state, now) ||
-  (isCall(state.next) && state.setAt - now >= policy.lateAfter)
+  (Drive.isCall(state.next) && state.setAt - now >= policy.lateAfter)
 
 const notBeforeOf = (
   policy: Heartbeat.Policy,
@@ -245,13 +241,6 @@ const inTime = (millis: number): string => Duration.format(Duration.millis(milli
 
 const isDefinitive = (error: Drive.CallError | undefined): error is AuthFailed | Refused =>
   error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
-
-const gaveUp = (before: Heartbeat.State, last: Transient, now: number): Exhausted =>
-  new Exhausted({
-    attempts: before.failures + 1,
-    elapsed: Duration.millis(before.backoff.failures === 0 ? 0 : Math.max(0, now - before.backoff.since)),
-    last
-  })
 
 const haltOf = ({ cause, state }: Record.Record): Halt | undefined => {
   switch (state.mode) {
@@ -370,9 +359,6 @@ const invoke = Effect.fnUntraced(function*(
       after: asLogged(state, every, now),
       cause: error,
       lease: record.lease,
-      gaveUp: state.exhausted && !before.exhausted && error?._tag === "Transient"
-        ? gaveUp(before, error, now)
-        : undefined,
       now
     }
     for (const { level, message } of Reporting.noticesOf(step)) yield* Effect.logWithLevel(level)(message())
@@ -405,7 +391,7 @@ const invoke = Effect.fnUntraced(function*(
   // What is due now, by a clock that went on: what was told above is due at once at some moment after `now`.
   const { next } = record.state
   const tolerance = toleranceOf(record.state, every)
-  if (isCall(next) && dueAtOf(policy, record, tolerance) <= (yield* Clock.currentTimeMillis)) {
+  if (Drive.isCall(next) && dueAtOf(policy, record, tolerance) <= (yield* Clock.currentTimeMillis)) {
     if (next === "Register" || isNewCredential) {
       const mine = { id: yield* newId, until: now + Record.claimFor }
       const other = yield* claim(store, key, record.claim, mine, now)
@@ -429,7 +415,7 @@ const invoke = Effect.fnUntraced(function*(
       failedLast = error !== undefined
       yield* tell(event, error)
       const { dueAt, next: following, setAt } = record.state
-      call = calls.length < mostCalls && isCall(following) && dueAt <= setAt ? following : undefined
+      call = calls.length < mostCalls && Drive.isCall(following) && dueAt <= setAt ? following : undefined
     }
     record = { ...record, rejected: record.state.mode === "Unauthorized" ? credential : undefined }
     if (

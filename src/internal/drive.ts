@@ -23,6 +23,8 @@ export type CallError = Transient | LeaseLost | AuthFailed | Refused
 /** The actions that send something. */
 export type Call = "Register" | "Heartbeat" | "Verify"
 
+export const isCall = (action: Heartbeat.Action): action is Call => action !== "Idle" && action !== "Stop"
+
 /** What came of a call. `lease` is the one to go on with: none once it is lost. */
 export interface Outcome {
   readonly event: Heartbeat.Event

@@ -31,8 +31,8 @@ import * as Tracer from "effect/Tracer"
 import * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
 import type { Event, Status } from "../Lifeline.ts"
-import type { AuthFailed, ClosedReason, Refused } from "../LifelineError.ts"
-import { Closed, Exhausted, Replaced, Shutdown } from "../LifelineError.ts"
+import type { AuthFailed, ClosedReason, Exhausted, Refused } from "../LifelineError.ts"
+import { Closed, Replaced, Shutdown } from "../LifelineError.ts"
 import type { Registry } from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
@@ -175,20 +175,6 @@ const close = (loop: Loop, reason: ClosedReason): void => {
   settle(loop)
 }
 
-const gaveUp = (
-  { state }: Loop,
-  before: Heartbeat.State,
-  cause: Drive.CallError | undefined,
-  now: number
-): Exhausted | undefined =>
-  state.exhausted && !before.exhausted && cause?._tag === "Transient"
-    ? new Exhausted({
-      attempts: state.failures,
-      elapsed: Duration.millis(before.backoff.failures === 0 ? 0 : now - before.backoff.since),
-      last: cause
-    })
-    : undefined
-
 /** What whoever waits for the start is told, if this step decided it. */
 const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): void => {
   const now = SubscriptionRef.getUnsafe(status)
@@ -206,16 +192,15 @@ const decide = (loop: Loop, event: Heartbeat.Event, cause: Drive.CallError | und
 
 /** One event into the machine, and all that follows from it outside. Only what is logged is left to the effect. */
 const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): Effect.Effect<void> => {
-  const { context, lease, policy, registry, state: before } = loop
+  const { context, policy, registry, state: before } = loop
   const now = loop.clock.currentTimeMillisUnsafe()
   const { state } = Heartbeat.step(policy, before, event, { now, random: loop.random.nextDoubleUnsafe() })
+  const report = { event, before, after: state, cause, lease: loop.lease, now }
   loop.state = state
-  if (cause !== undefined) loop.error = cause
-  else if (state.failures === 0 && state.confirmedAt !== undefined && state.mode === "Running") loop.error = undefined
+  loop.error = cause ?? (state.failures > 0 ? loop.error : undefined)
+  loop.exhausted = Reporting.gaveUp(report) ?? loop.exhausted
   if (event._tag === "Beaten") loop.heldUntil = Heartbeat.expiresAt(policy, state)
   if (event._tag === "Lost" && loop.heldUntil !== undefined) loop.heldUntil = Math.min(loop.heldUntil, now)
-  const report = { event, before, after: state, cause, lease, gaveUp: gaveUp(loop, before, cause, now), now }
-  loop.exhausted = state.exhausted ? report.gaveUp ?? loop.exhausted : undefined
   refresh(loop, now)
   if (Reporting.beganOutage(report)) {
     Metric.withAttributes(Telemetry.outages, { adapter: registry.capabilities.adapter }).updateUnsafe(1, context)
@@ -299,7 +284,7 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       settle(loop)
       if (queue.length > 0) continue
     }
-    if (next === "Idle" || next === "Stop") {
+    if (!Drive.isCall(next)) {
       loop.fiber = undefined
       return
     }
