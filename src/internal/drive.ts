@@ -49,6 +49,8 @@ const request = (
   return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
 }
 
+const succeeded = { Register: "Registered", Heartbeat: "Beaten", Verify: "Verified" } as const
+
 /**
  * A peer that has spoken the protocol before, and now answers something else, redirects elsewhere or knows none of its own
  * routes, is most likely not the peer: a proxy, an ingress or a captive portal in between. That passes, unlike the same
@@ -69,17 +71,6 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
       return { _tag: "Rejected", auth: true }
     case "Refused":
       return everRegistered && isInBetween(error) ? { _tag: "Failed" } : { _tag: "Rejected", auth: false }
-  }
-}
-
-const success = (call: Call, sentAt: number): Heartbeat.Event => {
-  switch (call) {
-    case "Register":
-      return { _tag: "Registered" }
-    case "Heartbeat":
-      return { _tag: "Beaten", sentAt }
-    case "Verify":
-      return { _tag: "Verified" }
   }
 }
 
@@ -110,23 +101,6 @@ export const traced = (
       })
   )
 
-type Counters = Map<string, Metric.Counter<number>>
-
-// To find a series by its attributes costs more than to count: what is kept here is a short cut to the series, no more.
-const counters = new WeakMap<Registry.Registry["Service"], Counters>()
-
-const counterOf = (registry: Registry.Registry["Service"], call: Call, outcome: string): Metric.Counter<number> => {
-  const known: Counters = counters.get(registry) ?? new Map()
-  let counter = known.get(call + outcome)
-  if (counter === undefined) {
-    const { description, id } = Telemetry.calls
-    const attributes = { adapter: registry.capabilities.adapter, call, outcome }
-    counter = Metric.counter(id, { description, incremental: true, attributes })
-    counters.set(registry, known.set(call + outcome, counter))
-  }
-  return counter
-}
-
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
 const longestCall = /*#__PURE__*/ Duration.seconds(60)
 
@@ -154,13 +128,15 @@ export const perform = (
 ): Effect.Effect<Outcome> =>
   Effect.withFiber((fiber) => {
     const sentAt = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    const count = (outcome: string): void => counterOf(registry, call, outcome).updateUnsafe(1, fiber.context)
+    const { adapter } = registry.capabilities
+    const count = (outcome: string): void =>
+      Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }).updateUnsafe(1, fiber.context)
     return withinDeadline(registry, call, Effect.suspend(() => request(registry, call, lease, instance))).pipe(
-      traced(call, registry.capabilities.adapter),
+      traced(call, adapter),
       Effect.matchCause({
         onSuccess: (lease): Outcome => {
           count("ok")
-          return { event: success(call, sentAt), lease, error: undefined }
+          return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }
         },
         onFailure: (cause): Outcome => {
           const found = Cause.findError(cause)

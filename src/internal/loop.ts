@@ -18,13 +18,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
-import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Tracer from "effect/Tracer"
@@ -140,9 +138,6 @@ const refresh = (loop: Loop, now: number): void => {
 const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
-const isLogged = ({ context }: Loop, { level }: Reporting.Notice): boolean =>
-  !LogLevel.isGreaterThan(Context.get(context, References.MinimumLogLevel), level)
-
 const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
   Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
     package: "effect-lifeline",
@@ -175,24 +170,9 @@ const close = (loop: Loop, reason: ClosedReason): void => {
   settle(loop)
 }
 
-/** What whoever waits for the start is told, if this step decided it. */
-const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): void => {
-  const now = SubscriptionRef.getUnsafe(status)
-  if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
-  else if (now._tag === "Halted" || now._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(now.cause))
-}
-
-/** What of a step is decided for others, once it was told. */
-const decide = (loop: Loop, event: Heartbeat.Event, cause: Drive.CallError | undefined): void => {
-  decideStart(loop, event)
-  if (loop.state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
-    close(loop, new Replaced({ by: cause.reason.by }))
-  }
-}
-
-/** One event into the machine, and all that follows from it outside. Only what is logged is left to the effect. */
+/** One event into the machine, and all that follows from it outside: what waits for it goes on once it is logged. */
 const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): Effect.Effect<void> => {
-  const { context, policy, registry, state: before } = loop
+  const { context, policy, registry, started, state: before } = loop
   const now = loop.clock.currentTimeMillisUnsafe()
   const { state } = Heartbeat.step(policy, before, event, { now, random: loop.random.nextDoubleUnsafe() })
   const report = { event, before, after: state, cause, lease: loop.lease, now }
@@ -207,15 +187,13 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   }
   const notices = Reporting.noticesOf(report)
   for (const notice of notices) publish(loop, notice.event)
-  const lines = notices.filter((notice) => isLogged(loop, notice))
-  if (lines.length > 0) {
-    return Effect.andThen(
-      Effect.forEach(lines, (line) => log(loop, line), { discard: true }),
-      Effect.sync(() => decide(loop, event, cause))
-    )
+  if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
+  const status = SubscriptionRef.getUnsafe(loop.status)
+  if (status._tag === "Halted" || status._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(status.cause))
+  if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
+    close(loop, new Replaced({ by: cause.reason.by }))
   }
-  decide(loop, event, cause)
-  return Effect.void
+  return Effect.forEach(notices, (notice) => log(loop, notice), { discard: true })
 }
 
 /** In how many milliseconds the lease runs out; not above 0 where it has, or where there is none. */
