@@ -1,11 +1,12 @@
 // Lifeline: what a heartbeat costs in CPU, beside the same beats written by hand and beside a peer, and what an idle lifeline
 // holds. Real HTTP over loopback; the registry is a bare server in a process of its own, each side runs in a fresh one, and
 // the sides take turns.
-import { existsSync } from "node:fs"
+import { withChild } from "./lib/child.ts"
 import { atMost, plain } from "./lib/figure.ts"
 import type { Context, Figure, Report } from "./lib/figure.ts"
+import { isInstalled, missing } from "./lib/peers.ts"
 import "./lib/resolve.ts"
-import { withChild } from "./lifeline/child.ts"
+import { median } from "./lib/stats.ts"
 import type { Held, Task } from "./lifeline/idle.ts"
 import type { Work } from "./lifeline/work.ts"
 
@@ -26,8 +27,10 @@ const work: Omit<Work, "url"> = {
   intervals: 1
 }
 
+const moduleOf = (file: string): URL => new URL(`lifeline/${file}`, import.meta.url)
+
 const withRegistry = <A>(use: (url: string, beats: () => Promise<number>) => Promise<A>): Promise<A> =>
-  withChild("registry.ts", [], async (registry) => {
+  withChild(moduleOf("registry.ts"), [], async (registry) => {
     const url = `http://127.0.0.1:${Number(await registry.next())}`
     return use(url, async () => {
       registry.send({})
@@ -38,7 +41,7 @@ const withRegistry = <A>(use: (url: string, beats: () => Promise<number>) => Pro
 /** Microseconds of CPU for each beat that the registry acknowledged. */
 const beating = (module: string, args: ReadonlyArray<string> = []): Promise<number> =>
   withRegistry((url, beats) =>
-    withChild(module, args, async (side) => {
+    withChild(moduleOf(module), args, async (side) => {
       side.send({ ...work, url })
       await side.next()
       const before = await beats()
@@ -51,8 +54,6 @@ const beating = (module: string, args: ReadonlyArray<string> = []): Promise<numb
       return cpu / acknowledged
     })
   )
-
-const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN
 
 const range = (values: ReadonlyArray<number>): string =>
   `median of ${values.length}, ${Math.min(...values).toFixed(0)} to ${Math.max(...values).toFixed(0)}`
@@ -67,7 +68,7 @@ const compare = async ({ progress }: Context): Promise<ReadonlyArray<Figure>> =>
   }
   progress("lifeline: with verifications, then eureka-js-client")
   const verifying = await beating("ours.ts", ["defaults"])
-  const installed = existsSync(new URL("node_modules/eureka-js-client", import.meta.url))
+  const installed = isInstalled("eureka-js-client")
   const eureka = installed ? await beating("eureka.ts") : null
   const figure = "CPU of a heartbeat"
   return [
@@ -79,13 +80,13 @@ const compare = async ({ progress }: Context): Promise<ReadonlyArray<Figure>> =>
       `${figure}, eureka-js-client`,
       eureka,
       "us",
-      installed ? "a new connection for each beat" : "not installed: npm ci --prefix bench"
+      installed ? "a new connection for each beat" : missing
     )
   ]
 }
 
 const holding = (task: Task): Promise<Held> =>
-  withChild("idle.ts", [], async (child) => {
+  withChild(moduleOf("idle.ts"), [], async (child) => {
     child.send(task)
     return await child.next() as Held
   })

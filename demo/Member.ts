@@ -6,6 +6,7 @@ import * as Backoff from "effect-lifeline/Backoff"
 import * as Discovery from "effect-lifeline/Discovery"
 import * as Lifeline from "effect-lifeline/Lifeline"
 import * as Pulse from "effect-lifeline/registry/Pulse"
+import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -140,8 +141,8 @@ export const start = Effect.fnUntraced(function*({ name, ownKey, registry, type 
   const apiUrl = yield* Hello.serve(name, ownKey)
   const context = yield* Layer.build(
     Lifeline.layer({ instance: { name, type, apiUrl, apiKey: ownKey }, startup: "background", heartbeat }).pipe(
-      Layer.merge(Discovery.layer),
-      Layer.provide(Pulse.layer(registry))
+      Layer.provide(Pulse.layer(registry)),
+      Layer.merge(Layer.provide(Discovery.layer, PulseDirectory.layer(registry)))
     )
   )
   const lifeline = Context.get(context, Lifeline.Lifeline)

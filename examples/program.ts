@@ -18,6 +18,7 @@ import * as Backoff from "effect-lifeline/Backoff"
 import * as Discovery from "effect-lifeline/Discovery"
 import * as Lifeline from "effect-lifeline/Lifeline"
 import * as Pulse from "effect-lifeline/registry/Pulse"
+import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
@@ -91,6 +92,7 @@ const ownKey = Effect.fnUntraced(function*(given: Option.Option<Redacted.Redacte
 export const layer = (runtime: string) =>
   Layer.unwrap(Effect.gen(function*() {
     const { haul, pulse } = yield* settings
+    const registry = { url: Option.getOrUndefined(pulse.url), apiKey: Option.getOrUndefined(pulse.apiKey) }
     return Layer.mergeAll(
       Layer.effect(
         Haul,
@@ -104,10 +106,8 @@ export const layer = (runtime: string) =>
           retryWindow: haul.retryWindow
         }))
       ),
-      Layer.provideMerge(
-        Discovery.layer,
-        Pulse.layer({ url: Option.getOrUndefined(pulse.url), apiKey: Option.getOrUndefined(pulse.apiKey) })
-      )
+      Pulse.layer(registry),
+      Layer.provide(Discovery.layer, PulseDirectory.layer(registry))
     )
   })).pipe(
     Layer.provideMerge(FetchHttpClient.layer),

@@ -28,8 +28,8 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
+import * as Directory from "./Directory.ts"
 import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
-import * as Registry from "./Registry.ts"
 import type * as ServiceInstance from "./ServiceInstance.ts"
 
 /**
@@ -148,20 +148,20 @@ type Service = ServiceInstance.RegisteredService
 const isOnline = (service: Service): boolean => service.status === "online"
 
 /**
- * Makes the service over a registry.
+ * Makes the service over a directory.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: Effect.Effect<Discovery["Service"], never, Registry.Registry> = Effect.gen(function*() {
-  const registry = yield* Registry.Registry
-  const all = registry.discover({})
-  const isEnabled = registry.capabilities.enabled
+export const make: Effect.Effect<Discovery["Service"], never, Directory.Directory> = Effect.gen(function*() {
+  const directory = yield* Directory.Directory
+  const all = directory.discover({})
+  const isEnabled = directory.capabilities.enabled
   return Discovery.of({
     all,
-    byType: (type) => registry.discover({ type }),
-    byCapability: (capability) => registry.discover({ capability }),
-    byName: (name) => registry.discover({ name }),
+    byType: (type) => directory.discover({ type }),
+    byCapability: (capability) => directory.discover({ capability }),
+    byName: (name) => directory.discover({ name }),
     peer: Effect.fnUntraced(function*(peer) {
       const unavailable = (reason: PeerUnavailableReason) => new PeerUnavailable({ peer, reason })
       if (!isEnabled) return yield* unavailable(new NotConfigured())
@@ -199,4 +199,4 @@ export const make: Effect.Effect<Discovery["Service"], never, Registry.Registry>
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Discovery, never, Registry.Registry> = Layer.effect(Discovery, make)
+export const layer: Layer.Layer<Discovery, never, Directory.Directory> = Layer.effect(Discovery, make)

@@ -1,6 +1,6 @@
 /**
- * The port to a registry: the few calls that every registry can answer, and what differs between registries said as
- * data ({@link Capabilities}).
+ * The port to a registry: the few calls with which a service is registered there and stays so, and what differs between
+ * registries said as data ({@link Capabilities}). Finding and watching other services is a port of its own, `Directory`.
  *
  * What "the lease is lost" and "the credential is refused" look like on the wire belongs to the adapter, which
  * answers in the error algebra and so hides it: a 404, a 200 without a field, a 500 with a text. An adapter is one file
@@ -12,8 +12,6 @@
  * | `heartbeat` | also `LeaseLost` | an adapter whose registry accepts beats of unknown leases says so in `heartbeatDetectsLoss` |
  * | `verify` | also `LeaseLost` | the truth check: asks whether the registration is still there, and still ours (`LeaseTaken`) |
  * | `deregister` | `Transient`, `AuthFailed`, `Refused` | a lease that is gone already is success |
- * | `discover` | `Transient`, `AuthFailed`, `Refused` | |
- * | `changes` | `Transient`, `AuthFailed`, `Refused` | `Refused` (`Unsupported`) where `watch` is `"none"` |
  *
  * @since 0.1.0
  */
@@ -22,7 +20,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "./LifelineError.ts"
@@ -62,38 +60,9 @@ export interface Capabilities {
    * delete more than the registration). `"deregister"`: it is removed.
    */
   readonly onClose: "leave" | "deregister"
-  /**
-   * How `changes` gets its events: `"push"` has no memory of what was missed, `"resumable"` has one, `"poll"` asks
-   * again and again, `"none"` cannot.
-   */
-  readonly watch: "none" | "poll" | "push" | "resumable"
   /** From where a browser may call: `"any"` origin, the `"same-origin"`, where `"configured"`, or `"no"` browser at all. */
   readonly browser: "any" | "same-origin" | "configured" | "no"
 }
-
-/**
- * Which services to list. Given fields must all match; an empty query lists all.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Query {
-  readonly name?: string | undefined
-  readonly type?: string | undefined
-  readonly capability?: string | undefined
-}
-
-/**
- * Something changed in the registry. `Other` carries what this version does not know: unknown events pass through.
- *
- * @category models
- * @since 0.1.0
- */
-export type Change =
-  | { readonly _tag: "Registered"; readonly service: ServiceInstance.RegisteredService }
-  | { readonly _tag: "Deregistered"; readonly id: string }
-  | { readonly _tag: "StatusChanged"; readonly id: string; readonly status: ServiceInstance.ServiceStatus }
-  | { readonly _tag: "Other"; readonly type: string; readonly id?: string | undefined; readonly data?: unknown }
 
 /**
  * The credential as far as drivers need to know it.
@@ -136,10 +105,6 @@ export class Registry extends Context.Service<Registry, {
     lease: Lease.Lease,
     instance?: ServiceInstance.ServiceInstance
   ) => Effect.Effect<void, Transient | AuthFailed | Refused>
-  readonly discover: (
-    query: Query
-  ) => Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, Transient | AuthFailed | Refused>
-  readonly changes: Stream.Stream<Change, Transient | AuthFailed | Refused>
 }>()("effect-lifeline/Registry") {}
 
 /**
@@ -162,10 +127,10 @@ export const fixedCredential = (credential?: Redacted.Redacted): CredentialInfo 
  * import * as Registry from "effect-lifeline/Registry"
  * import * as Effect from "effect/Effect"
  *
- * export const peers = Registry.Registry.use((registry) => registry.discover({})).pipe(
- *   Effect.catchTag("Refused", () => Effect.succeed([])),
+ * export const isRegistering = Registry.Registry.useSync((registry) => registry.capabilities.enabled).pipe(
  *   Effect.provide(Registry.layerDisabled)
  * )
+ * // => false
  * ```
  *
  * @category constructors
@@ -178,16 +143,13 @@ export const disabled: Registry["Service"] = {
     heartbeatDetectsLoss: true,
     expiresAfter: undefined,
     onClose: "leave",
-    watch: "none",
     browser: "any"
   },
   credential: fixedCredential(),
   register: () => notConfigured("register"),
   heartbeat: () => notConfigured("heartbeat"),
   verify: () => notConfigured("verify"),
-  deregister: () => notConfigured("deregister"),
-  discover: () => notConfigured("discover"),
-  changes: Stream.fromEffect(notConfigured("changes"))
+  deregister: () => notConfigured("deregister")
 }
 
 /**

@@ -1,7 +1,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import * as Directory from "effect-lifeline/Directory"
 import * as Discovery from "effect-lifeline/Discovery"
 import type { AuthFailed, Refused } from "effect-lifeline/LifelineError"
-import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -130,7 +130,7 @@ describe("Discovery", () => {
       const error = yield* Effect.flip(discovery.peer("haul"))
       assert.strictEqual(error.reason._tag, "NotConfigured")
       assert.strictEqual((yield* Effect.flip(discovery.all)).reason._tag, "Unsupported")
-    }).pipe(Effect.provide(Discovery.layer.pipe(Layer.provide(Registry.layerDisabled)))))
+    }).pipe(Effect.provide(Discovery.layer.pipe(Layer.provide(Directory.layerDisabled)))))
 
   it.effect("peers maps names to URLs, whatever the names are", () =>
     Effect.gen(function*() {

@@ -19,7 +19,14 @@ const server = Server.make({
     socket.end("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
     return true
   },
-  open: (socket, _, request) => {
+  open: (socket, raw, request) => {
+    const after = query(request.url, "after")
+    if (after !== null) {
+      const messages = ["1 a", "2 b", "3 c"].slice(Number(after))
+      if (messages.length < 3) return messages.forEach((message) => socket.send(message))
+      messages.slice(0, 2).forEach((message) => socket.send(message))
+      return void socket.on("message", () => raw.resetAndDestroy())
+    }
     const code = query(request.url, "close")
     if (code !== null) socket.close(Number(code))
     else socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }))
@@ -42,8 +49,18 @@ const bundled = Effect.gen(function*() {
 const everywhere = {
   echoed: ["first", "größe", "0,255,1"],
   protocol: "v1",
+  survived: ["1 a", "2 b", "3 c"],
   closed: "AuthFailed.Forbidden",
   away: "Transient.Unreachable"
+}
+
+/** Which tickets arrived, and after what was resumed. */
+const asked = ({ requests }: Server.Server, name: string) =>
+  requests.map(({ url }) => query(url, name)).filter((value) => value !== null)
+
+const arrived = (server: Server.Server) => {
+  assert.deepStrictEqual(asked(server, "ticket"), ["t1"])
+  assert.deepStrictEqual(asked(server, "after"), ["0", "2"])
 }
 
 const withKey = ({ requests }: Server.Server) => requests.filter(({ headers }) => headers["x-api-key"] === "k1").length
@@ -63,6 +80,7 @@ describe("WebSocket elsewhere", () => {
           refused: "Transient.Unreachable"
         })
         assert.strictEqual(withKey(running), 1)
+        arrived(running)
       }).pipe(Effect.scoped), 60_000)
   }
 
@@ -85,6 +103,7 @@ describe("WebSocket elsewhere", () => {
         refused: "Transient.Unreachable"
       })
       assert.strictEqual(withKey(running), 0)
+      arrived(running)
     }).pipe(Effect.scoped), 60_000)
 
   it.live("workerd: with headers, and it knows why it was refused", () =>
@@ -114,5 +133,6 @@ describe("WebSocket elsewhere", () => {
         refused: "AuthFailed.Unauthorized"
       })
       assert.strictEqual(withKey(running), 1)
+      arrived(running)
     }).pipe(Effect.scoped), 60_000)
 })

@@ -8,8 +8,6 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "effect-lifeline/LifelineError"
 import { retryAfter } from "effect-lifeline/LifelineError"
-import * as Registry from "effect-lifeline/Registry"
-import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as FaultyHttpClient from "effect-lifeline/testing/FaultyHttpClient"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -17,7 +15,6 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
-import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
@@ -25,6 +22,7 @@ import * as TestClock from "effect/testing/TestClock"
 import { inspect } from "node:util"
 import * as HungPort from "./support/hungPort.ts"
 import * as Leaks from "./support/leaks.ts"
+import * as Calls from "./support/pulse.ts"
 import * as RawServer from "./support/rawServer.ts"
 
 const { always, answer } = RawServer
@@ -56,7 +54,7 @@ const clients = {
 type PortError = Transient | LeaseLost | AuthFailed | Refused
 type Operation = "register" | "heartbeat" | "verify" | "deregister" | "discover"
 
-const call = (registry: Registry.Registry["Service"], operation: Operation): Effect.Effect<unknown, PortError> => {
+const call = (registry: Calls.Calls, operation: Operation): Effect.Effect<unknown, PortError> => {
   switch (operation) {
     case "register":
       return registry.register(haul)
@@ -439,9 +437,9 @@ describe.each(["fetch", "undici", "node:http"] as const)("over real sockets, wit
         const url = server === undefined && Effect.isEffect(at) ? yield* at : server?.url ?? ""
         const options = { url, apiKey: Redacted.make(registryKey), requestTimeout: timeout }
         const outcome = yield* Effect.gen(function*() {
-          const registry = yield* Registry.Registry
+          const registry = yield* Calls.make(options)
           return yield* outcomeOf(url, operation)(call(registry, operation))
-        }).pipe(Effect.provide(Layer.provide(Pulse.layer(options), clients[kind])), fibers.watch, quietly)
+        }).pipe(Effect.provide(clients[kind]), fibers.watch, quietly)
         assert.strictEqual(outcome, typeof expected === "string" ? expected : expected[kind])
         assert.strictEqual(yield* fibers.left, 0)
         if (server !== undefined) {
@@ -460,7 +458,7 @@ describe("over real sockets", () => {
       const elsewhere = yield* RawServer.make(always(204))
       for (const status of [301, 302, 303, 307, 308]) {
         const server = yield* RawServer.make(always(status, "", { Location: `${elsewhere.url}/stolen` }))
-        const registry = yield* Pulse.make({ url: server.url, apiKey: Redacted.make(registryKey) })
+        const registry = yield* Calls.make({ url: server.url, apiKey: Redacted.make(registryKey) })
         for (const operation of ["register", "heartbeat", "verify", "deregister", "discover"] as const) {
           const outcome = yield* outcomeOf(server.url, operation)(call(registry, operation))
           assert.strictEqual(outcome, "Refused.Unsupported")
@@ -484,7 +482,7 @@ describe("over real sockets", () => {
       Effect.scoped(Effect.gen(function*() {
         for (const status of [429, 503]) {
           const server = yield* RawServer.make(always(status, "", { "Retry-After": header }))
-          const registry = yield* Pulse.make({ url: server.url, apiKey: Redacted.make(registryKey) })
+          const registry = yield* Calls.make({ url: server.url, apiKey: Redacted.make(registryKey) })
           const error = yield* Effect.flip(registry.heartbeat(lease))
           const hint = error._tag === "Transient" ? retryAfter(error) : undefined
           const millis = hint === undefined ? undefined : Duration.toMillis(hint)
@@ -505,7 +503,7 @@ describe("over real sockets", () => {
         const keep = { ...json, Connection: "keep-alive" }
         socket.write(n % 2 === 0 ? answer(204, "", keep) : answer(500, JSON.stringify({ detail: "no" }), keep))
       })
-      const registry = yield* Pulse.make({ url: server.url })
+      const registry = yield* Calls.make({ url: server.url })
       for (let n = 0; n < 10; n++) yield* Effect.exit(registry.heartbeat(lease))
       assert.strictEqual(server.requests.length, 10)
       // Not one for each error, were its body to be given up; fetch may open a second one on its own.
@@ -520,7 +518,7 @@ describe("over real sockets", () => {
           socket.write(begun)
           Deferred.doneUnsafe(arrived, Effect.void)
         })
-        const registry = yield* Pulse.make({ url: server.url })
+        const registry = yield* Calls.make({ url: server.url })
         const fiber = yield* Effect.forkChild(registry.discover({}))
         yield* Deferred.await(arrived)
         yield* Fiber.interrupt(fiber)
@@ -534,7 +532,7 @@ describe("before any request", () => {
     Effect.gen(function*() {
       const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.drop())
       const registry = yield* Effect.provideService(
-        Pulse.make({ url: "http://pulse.test" }),
+        Calls.make({ url: "http://pulse.test" }),
         HttpClient.HttpClient,
         http.client
       )
@@ -565,7 +563,7 @@ describe("before any request", () => {
     Effect.gen(function*() {
       const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.json(201, service))
       const registry = yield* Effect.provideService(
-        Pulse.make({ url: "http://pulse.test" }),
+        Calls.make({ url: "http://pulse.test" }),
         HttpClient.HttpClient,
         http.client
       )
@@ -579,7 +577,7 @@ describe("before any request", () => {
     Effect.gen(function*() {
       const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.drop())
       const error = yield* Effect.flip(
-        Effect.provideService(Pulse.make({ url }), HttpClient.HttpClient, http.client)
+        Effect.provideService(Calls.make({ url }), HttpClient.HttpClient, http.client)
       )
       assert.strictEqual(error.reason._tag, "InvalidRequest")
       assert.strictEqual(error.message.includes("options.url"), true)
@@ -591,7 +589,7 @@ describe("before any request", () => {
     (url) =>
       Effect.gen(function*() {
         const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.drop())
-        const registry = yield* Effect.provideService(Pulse.make({ url }), HttpClient.HttpClient, http.client)
+        const registry = yield* Effect.provideService(Calls.make({ url }), HttpClient.HttpClient, http.client)
         for (const operation of ["register", "heartbeat", "verify", "deregister", "discover"] as const) {
           const error = yield* Effect.flip(call(registry, operation))
           assert.strictEqual(`${error._tag}.${error.reason._tag}`, "Refused.Unsupported")
@@ -607,7 +605,7 @@ describe("clock jumps", () => {
     Effect.gen(function*() {
       const http = yield* FaultyHttpClient.make(FaultyHttpClient.sequence(outcomes))
       return yield* Effect.provideService(
-        Pulse.make({ url: "http://pulse.test" }),
+        Calls.make({ url: "http://pulse.test" }),
         HttpClient.HttpClient,
         http.client
       )

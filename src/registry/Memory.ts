@@ -38,8 +38,10 @@ import * as PubSub from "effect/PubSub"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
+import * as Directory from "../Directory.ts"
 import type * as Lease from "../Lease.ts"
 import type * as LifelineError from "../LifelineError.ts"
+import type * as Reconnect from "../Reconnect.ts"
 import * as Registry from "../Registry.ts"
 import * as ServiceInstance from "../ServiceInstance.ts"
 
@@ -80,6 +82,8 @@ export interface Identity {
 export class Memory extends Context.Service<Memory, {
   /** The registry itself. */
   readonly registry: Registry.Registry["Service"]
+  /** The same registry, as who looks for services sees it. */
+  readonly directory: Directory.Directory["Service"]
   /** What is registered now, lapsed leases excluded. */
   readonly services: Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>>
   /** The registry loses all data, and says nothing: every lease is unknown. */
@@ -107,11 +111,6 @@ interface Entry {
 
 const keyOf = (identity: Identity): string => JSON.stringify([identity.type, identity.name])
 
-const isMatch = (query: Registry.Query, service: ServiceInstance.RegisteredService): boolean =>
-  (query.name === undefined || service.name === query.name) &&
-  (query.type === undefined || service.type === query.type) &&
-  (query.capability === undefined || service.capabilities.includes(query.capability))
-
 // How many lapsed leases are remembered, to tell "ran out" from "unknown".
 const remembered = 1000
 
@@ -126,7 +125,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
     const scope = yield* Effect.scope
     const expiresAfter = Duration.fromInputUnsafe(options.expiresAfter ?? "90 seconds")
     const ttl = Duration.toMillis(expiresAfter)
-    const changes = yield* PubSub.sliding<Registry.Change>(options.changesCapacity ?? 1024)
+    const changes = yield* PubSub.sliding<Directory.Change>(options.changesCapacity ?? 1024)
     const entries = new Map<string, Entry>()
     const keys = new Map<string, string>()
     const lapsed = new Set<string>()
@@ -136,7 +135,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
     // No lease runs out before this: what spares most calls a look at every lease.
     let soonest = Infinity
 
-    const publish = (change: Registry.Change) => Effect.asVoid(PubSub.publish(changes, change))
+    const publish = (change: Directory.Change) => Effect.asVoid(PubSub.publish(changes, change))
 
     const put = (entry: Entry): void => {
       entries.set(entry.service.id, entry)
@@ -242,7 +241,6 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         expiresAfter: ttl === Infinity ? undefined : expiresAfter,
         deadline: Duration.seconds(1),
         onClose: "deregister",
-        watch: "push",
         browser: "any"
       },
       credential: Registry.fixedCredential(),
@@ -273,7 +271,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
                 ...(ttl === Infinity ? {} : { expiresAfter: ttl })
               }
               return startSweeping.pipe(
-                Effect.andThen(publish({ _tag: "Registered", service })),
+                Effect.andThen(publish({ _tag: "Registered", id: service.id, service })),
                 Effect.as(lease)
               )
             })
@@ -290,24 +288,34 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
           holding("deregister", lease, (entry) => remove(entry.service)),
           "LeaseLost",
           () => Effect.void
-        ),
+        )
+    })
+
+    const directory = Directory.Directory.of({
+      capabilities: { adapter: "memory", enabled: true, watch: "push", browser: "any" },
       discover: (query) =>
         call(
           { operation: "discover", target: "memory" },
           () =>
-            Effect.sync(() => [...entries.values()].map((entry) => entry.service).filter((it) => isMatch(query, it)))
+            Effect.sync(() =>
+              [...entries.values()].map((entry) => entry.service).filter((it) => Directory.matches(query, it))
+            )
         ),
-      changes: Stream.unwrap(
-        Effect.sync(() =>
+      changes: () =>
+        Effect.suspend(() =>
           failure === undefined
-            ? Stream.fromPubSub(changes)
-            : Stream.fail(failure({ operation: "changes", target: "memory" }))
+            ? Effect.map(PubSub.subscribe(changes), (subscription) =>
+              Stream.map(
+                Stream.fromSubscription(subscription),
+                (value): Reconnect.Frame<Directory.Change, string> => ({ value })
+              ))
+            : Effect.fail(failure({ operation: "changes", target: "memory" }))
         )
-      )
     })
 
     return Memory.of({
       registry,
+      directory,
       services: Effect.flatMap(
         Clock.currentTimeMillis,
         (now) => Effect.map(purge(now), () => [...entries.values()].map((entry) => entry.service))
@@ -322,7 +330,7 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
         change(identity, (entry) => {
           const service = { ...entry.service, apiUrl }
           put({ ...entry, service })
-          return publish({ _tag: "Registered", service })
+          return publish({ _tag: "Registered", id: service.id, service })
         }),
       setStatus: (identity, status) => change(identity, (entry) => setStatus(entry, status)),
       failAs: (verdict, evidence) =>
@@ -334,13 +342,16 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
 )
 
 /**
- * {@link make} as a layer: the registry, and the handle on it.
+ * {@link make} as a layer: the registry, the directory of it, and the handle on both.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: Options): Layer.Layer<Registry.Registry | Memory> =>
+export const layer = (options?: Options): Layer.Layer<Registry.Registry | Directory.Directory | Memory> =>
   Layer.effectContext(
     Effect.map(make(options), (memory) =>
-      Context.make(Memory, memory).pipe(Context.add(Registry.Registry, memory.registry)))
+      Context.make(Memory, memory).pipe(
+        Context.add(Registry.Registry, memory.registry),
+        Context.add(Directory.Directory, memory.directory)
+      ))
   )

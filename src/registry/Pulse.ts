@@ -1,5 +1,6 @@
 /**
  * The adapter for Pulse, over JSON and HTTP, from any runtime: Node, Deno, Bun, Workers, and browsers of Pulse's own origin.
+ * It gives the port `Registry`; for finding other services see `registry/PulseDirectory`.
  *
  * What is particular to Pulse:
  * - Registering upserts by (name, type): doing it again is safe, and gives the same id. Two instances with one name and type
@@ -24,7 +25,6 @@ import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
-import * as Stream from "effect/Stream"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Classify from "../Classify.ts"
 import { readJson } from "../internal/httpExchange.ts"
@@ -66,21 +66,13 @@ const capabilities: Registry.Capabilities = {
   heartbeatDetectsLoss: false,
   expiresAfter: Duration.millis(expiresAfter),
   onClose: "leave",
-  watch: "none",
   browser: "same-origin"
 }
 
 const readService = readJson(Wire.Service)
 
-const readServices = readJson(Wire.Services)
-
 /** The same address, whatever its spelling. */
 const isSameUrl = (a: string, b: string): boolean => a === b || (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
-
-const matches = (query: Registry.Query) => (service: ServiceInstance.RegisteredService): boolean =>
-  (query.name === undefined || service.name === query.name) &&
-  (query.type === undefined || service.type === query.type) &&
-  (query.capability === undefined || service.capabilities.includes(query.capability))
 
 /**
  * Makes the adapter. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or https URL, or holds a user
@@ -134,26 +126,7 @@ export const make: (
           send("deregister", routes.deregister, Classify.httpLease, { id, secret: instance?.apiKey }),
           "LeaseLost",
           () => Effect.void
-        ),
-      discover: (query) => {
-        const { capability, type } = query
-        const isFiltered = capability !== undefined || type !== undefined
-        return Effect.map(
-          send("discover", isFiltered ? routes.discover : routes.services, Classify.http, {
-            // Where both are given the server looks at the capability only: the rest is done here.
-            query: capability === undefined ? { type } : { capability },
-            read: readServices
-          }),
-          (services) => services.map(Wire.toService).filter(matches(query))
         )
-      },
-      changes: Stream.fromEffect(Effect.failSync(() =>
-        Classify.unsupported({
-          operation: "changes",
-          target: "Pulse",
-          detail: "this adapter does not read Pulse's events; ask discover again instead"
-        })
-      ))
     })
   }
 )

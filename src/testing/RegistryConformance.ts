@@ -1,9 +1,11 @@
 /**
  * What every registry adapter must do, as a list of named effects: for adapters by others as for those of this package.
- * Each case is an effect that needs a `Registry` and fails with {@link Nonconformance}; it runs under any test runner.
+ * Each case is an effect that needs a `Registry` and a `Directory` of it, and fails with {@link Nonconformance}; it runs under
+ * any test runner. An adapter that cannot find services runs {@link casesOfRegistry}: the same, without what only a
+ * directory shows.
  *
- * The cases use only the port, and read its `capabilities` to know what to expect. They work on names of their own, so
- * they can share one registry, and run in any order or at once. What they cannot do through the port alone is for the
+ * The cases use only the ports, and read their `capabilities` to know what to expect. They work on names of their own, so
+ * they can share one registry, and run in any order or at once. What they cannot do through the ports alone is for the
  * {@link Harness} to bring; where it does not, those cases are left out.
  *
  * **Example** (Under vitest)
@@ -23,13 +25,14 @@
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Classify from "../Classify.ts"
+import * as Directory from "../Directory.ts"
 import type * as Lease from "../Lease.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import * as Registry from "../Registry.ts"
@@ -52,7 +55,18 @@ export class Nonconformance extends Data.TaggedError("Nonconformance")<{
 }
 
 /**
- * What a suite can use beside the port.
+ * A registry by its two ports; without `directory` it cannot be asked for services.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ports {
+  readonly registry: Registry.Registry["Service"]
+  readonly directory?: Directory.Directory["Service"] | undefined
+}
+
+/**
+ * What a suite can use beside the ports.
  *
  * @category models
  * @since 0.1.0
@@ -61,9 +75,9 @@ export interface Harness {
   /** Lets time pass for the registry, e.g. `TestClock.adjust`. Needed for what depends on expiry. */
   readonly elapse?: ((duration: Duration.Duration) => Effect.Effect<void>) | undefined
   /** The same registry, asked with a wrong credential. */
-  readonly unauthorized?: Effect.Effect<Registry.Registry["Service"]> | undefined
+  readonly unauthorized?: Effect.Effect<Ports> | undefined
   /** An adapter whose registry cannot be reached. */
-  readonly unreachable?: Effect.Effect<Registry.Registry["Service"]> | undefined
+  readonly unreachable?: Effect.Effect<Ports> | undefined
 }
 
 /**
@@ -72,9 +86,9 @@ export interface Harness {
  * @category models
  * @since 0.1.0
  */
-export interface Case {
+export interface Case<out R = Registry.Registry | Directory.Directory> {
   readonly name: string
-  readonly run: Effect.Effect<void, Nonconformance, Registry.Registry>
+  readonly run: Effect.Effect<void, Nonconformance, R>
 }
 
 type PortError = Transient | LeaseLost | AuthFailed | Refused
@@ -97,11 +111,11 @@ const equals = (what: string, actual: unknown, expected: unknown): Effect.Effect
 const succeeds = <A, R>(what: string, effect: Effect.Effect<A, PortError, R>): Effect.Effect<A, Mismatch, R> =>
   Effect.mapError(effect, (error) => new Mismatch({ expected: `${what} to succeed`, actual: describe(error) }))
 
-const failsAs = (
+const failsAs = <R>(
   what: string,
   expected: `${PortError["_tag"]}${"" | `.${string}`}`,
-  effect: Effect.Effect<unknown, PortError>
-): Effect.Effect<PortError, Mismatch> =>
+  effect: Effect.Effect<unknown, PortError, R>
+): Effect.Effect<PortError, Mismatch, R> =>
   Effect.matchEffect(effect, {
     onSuccess: (value) =>
       Effect.fail(new Mismatch({ expected: `${what} to fail as ${expected}`, actual: `success: ${show(value)}` })),
@@ -121,7 +135,10 @@ const register = (
     (lease) => Effect.ignore(port.deregister(lease))
   )
 
-const discover = (port: Port, query: Registry.Query) => succeeds(`discover of ${show(query)}`, port.discover(query))
+type Find = Directory.Directory["Service"]
+
+const discover = (directory: Find, query: Directory.Query) =>
+  succeeds(`discover of ${show(query)}`, directory.discover(query))
 
 const namesOf = (services: ReadonlyArray<ServiceInstance.RegisteredService>): ReadonlyArray<string> =>
   services.map((service) => service.name).sort()
@@ -129,9 +146,26 @@ const namesOf = (services: ReadonlyArray<ServiceInstance.RegisteredService>): Re
 /** A case's own instances: `type` is used by no other case. */
 type Make = (more?: Partial<ServiceInstance.Input>) => ServiceInstance.ServiceInstance
 
-type Body = (port: Port, make: Make, type: string) => Effect.Effect<void, Mismatch, Scope.Scope>
+type Body = (
+  port: Port,
+  make: Make,
+  type: string,
+  directory: Find | undefined
+) => Effect.Effect<void, Mismatch, Scope.Scope>
+
+/** What only a directory shows. */
+type Looking = (port: Port, make: Make, type: string, directory: Find) => Effect.Effect<void, Mismatch, Scope.Scope>
 
 type Bodies = ReadonlyArray<readonly [name: string, body: Body]>
+
+type Lookings = ReadonlyArray<readonly [name: string, body: Looking]>
+
+/** A registration of a case: by its id, or by its type where ids are not what is looked at. */
+const isRegistered = (change: Directory.Change, id: string, type: string): boolean =>
+  change._tag === "Registered" && (change.id === id || change.service?.type === type || change.query?.type === type)
+
+/** How long the registry may take to tell of a change; in the clock of the test. */
+const within = Duration.seconds(5)
 
 const always: Bodies = [
   [
@@ -144,11 +178,12 @@ const always: Bodies = [
   ],
   [
     "registering the same identity again updates it",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const first = yield* register(port, make({ version: "1", capabilities: ["old", "kept"] }))
       const second = yield* register(port, make({ version: "2", capabilities: ["kept", "new"] }))
       yield* equals("the id", second.id, first.id)
-      const services = yield* discover(port, { type })
+      if (directory === undefined) return
+      const services = yield* discover(directory, { type })
       yield* equals("how many there are", services.length, 1)
       yield* equals("the version", services[0]?.version, "2")
       yield* equals("the capabilities", [...services[0]?.capabilities ?? []].sort(), ["kept", "new"])
@@ -156,12 +191,13 @@ const always: Bodies = [
   ],
   [
     "registering at once from many fibers makes one registration",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const leases = yield* Effect.all(Array.from({ length: 8 }, () => register(port, make())), {
         concurrency: "unbounded"
       })
       yield* equals("how many ids there are", new Set(leases.map((lease) => lease.id)).size, 1)
-      yield* equals("how many services there are", (yield* discover(port, { type })).length, 1)
+      if (directory === undefined) return
+      yield* equals("how many services there are", (yield* discover(directory, { type })).length, 1)
     })
   ],
   [
@@ -190,10 +226,11 @@ const always: Bodies = [
   ],
   [
     "a heartbeat makes a service online",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const lease = yield* register(port, make())
       yield* succeeds("heartbeat", port.heartbeat(lease))
-      yield* equals("the status", (yield* discover(port, { type }))[0]?.status, "online")
+      if (directory === undefined) return
+      yield* equals("the status", (yield* discover(directory, { type }))[0]?.status, "online")
     })
   ],
   [
@@ -226,10 +263,10 @@ const always: Bodies = [
   ],
   [
     "deregistering removes, and may be done again",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const lease = yield* register(port, make())
       yield* succeeds("deregister", port.deregister(lease))
-      yield* equals("what is left", yield* discover(port, { type }), [])
+      if (directory !== undefined) yield* equals("what is left", yield* discover(directory, { type }), [])
       yield* succeeds("deregister, again", port.deregister(lease))
     })
   ],
@@ -246,13 +283,23 @@ const always: Bodies = [
     })
   ],
   [
+    "the credential is redacted",
+    Effect.fnUntraced(function*(port) {
+      const current = yield* port.credential.current
+      yield* holds("redacted, or none", current === undefined || Redacted.isRedacted(current), typeof current)
+    })
+  ]
+]
+
+const looking: Lookings = [
+  [
     "discovery finds by name, type and capability, and by all of them together",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const capability = `${type}-capability`
       yield* register(port, make({ capabilities: [capability] }))
       yield* register(port, make({ name: "second", capabilities: [capability, "other"] }))
       yield* register(port, make({ name: "third", type: `${type}-x`, capabilities: [capability] }))
-      const find = (query: Registry.Query) => Effect.map(discover(port, query), namesOf)
+      const find = (query: Directory.Query) => Effect.map(discover(directory, query), namesOf)
       yield* equals("by type", yield* find({ type }), ["first", "second"])
       yield* equals("by capability", yield* find({ capability }), ["first", "second", "third"])
       yield* equals("by name and type", yield* find({ name: "second", type }), ["second"])
@@ -265,7 +312,7 @@ const always: Bodies = [
   ],
   [
     "everything that is registered is found again",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const instance = make({
         name: "naïve 服务 & <co>?#/",
         apiUrl: "https://first.test:8443/base",
@@ -275,7 +322,7 @@ const always: Bodies = [
         metadata: { region: "eu", weights: [1, 2.5], nested: { on: true, none: null } }
       })
       const lease = yield* register(port, instance)
-      const service = (yield* discover(port, { type }))[0]
+      const service = (yield* discover(directory, { type }))[0]
       yield* equals("id", service?.id, lease.id)
       yield* equals("name", service?.name, instance.name)
       yield* equals("apiUrl", service?.apiUrl, instance.apiUrl)
@@ -288,11 +335,11 @@ const always: Bodies = [
   ],
   [
     "a shared API key reaches peers, and no text",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const secret = "conformance-canary-0123456789"
       yield* register(port, make({ apiKey: Redacted.make(secret) }))
       yield* register(port, make({ name: "second" }))
-      const services = yield* discover(port, { type })
+      const services = yield* discover(directory, { type })
       const keyOf = (name: string) => services.find((service) => service.name === name)?.apiKey
       const first = keyOf("first")
       yield* equals("the key", first === undefined ? undefined : Redacted.value(first) === secret, true)
@@ -301,65 +348,59 @@ const always: Bodies = [
     })
   ],
   [
-    "the credential is redacted",
-    Effect.fnUntraced(function*(port) {
-      const current = yield* port.credential.current
-      yield* holds("redacted, or none", current === undefined || Redacted.isRedacted(current), typeof current)
-    })
-  ],
-  [
     "changes are pushed, or refused as unsupported",
-    Effect.fnUntraced(function*(port, make) {
-      if (port.capabilities.watch === "none") {
-        yield* failsAs("changes", "Refused.Unsupported", Stream.runDrain(port.changes))
+    Effect.fnUntraced(function*(port, make, type, directory) {
+      const connect = Effect.mapError(
+        directory.changes({ cursor: undefined, attempt: 1, generation: 1 }),
+        (error) =>
+          error._tag === "Inconclusive" || error._tag === "Stop"
+            ? Classify.unreachable({ ...error, detail: error.message })
+            : error
+      )
+      if (directory.capabilities.watch === "none") {
+        yield* failsAs("changes", "Refused.Unsupported", connect)
         return
       }
-      if (port.capabilities.watch === "poll") return
-      const found = yield* Deferred.make<void>()
-      const fiber = yield* Effect.forkScoped(
-        Stream.runForEach(port.changes, (change) =>
-          change._tag === "Registered" && change.service.name === "first"
-            ? Deferred.succeed(found, undefined)
-            : Effect.void),
-        { startImmediately: true }
+      if (directory.capabilities.watch === "poll") return
+      const items = yield* succeeds("changes", connect)
+      // Whatever happens after it has connected is told.
+      const lease = yield* register(port, make())
+      const found = yield* items.pipe(
+        Stream.filter((item) => item.notice === undefined && isRegistered(item.value, lease.id, type)),
+        Stream.runHead,
+        Effect.timeoutOption(within),
+        Effect.mapError((error) => new Mismatch({ expected: "changes that go on", actual: error.message }))
       )
-      // A push has no memory of what was before the subscription, so it takes a few.
-      yield* register(port, make())
-      for (let n = 0; n < 200 && !(yield* Deferred.isDone(found)); n++) {
-        yield* succeeds("register", port.register(make()))
-        yield* Effect.yieldNow
-      }
-      yield* holds("a Registered of the service among the changes", yield* Deferred.isDone(found), "none")
-      yield* Fiber.interrupt(fiber)
+      yield* holds("a Registered of the service among the changes", Option.isSome(Option.flatten(found)), "none")
     })
   ]
 ]
 
-const called = (port: Port, lease: Lease.Lease, instance: ServiceInstance.ServiceInstance) =>
+const called = (ports: Ports, lease: Lease.Lease, instance: ServiceInstance.ServiceInstance) =>
   [
-    ["register", port.register(instance)],
-    ["heartbeat", port.heartbeat(lease)],
-    ["verify", port.verify(lease, instance)],
-    ["deregister", port.deregister(lease)],
-    ["discover", port.discover({})]
+    ["register", ports.registry.register(instance)],
+    ["heartbeat", ports.registry.heartbeat(lease)],
+    ["verify", ports.registry.verify(lease, instance)],
+    ["deregister", ports.registry.deregister(lease)],
+    ...(ports.directory === undefined ? [] : [["discover", ports.directory.discover({})]])
   ] as ReadonlyArray<readonly [operation: string, effect: Effect.Effect<unknown, PortError>]>
 
-const withTime = (elapse: (duration: Duration.Duration) => Effect.Effect<void>): Bodies => [
+const withTime = (elapse: (duration: Duration.Duration) => Effect.Effect<void>): Lookings => [
   [
     "a service that does not beat is no longer online once its lease is over",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const lease = yield* register(port, make())
       yield* succeeds("heartbeat", port.heartbeat(lease))
       const expiresAfter = lease.expiresAfter ?? Duration.toMillis(port.capabilities.expiresAfter ?? Duration.infinity)
       if (expiresAfter === Infinity) return
       yield* elapse(Duration.millis(1.5 * expiresAfter))
-      const services = yield* discover(port, { type })
+      const services = yield* discover(directory, { type })
       yield* holds("no service that is online", services.every((service) => service.status !== "online"), services)
     })
   ],
   [
     "a service that beats stays",
-    Effect.fnUntraced(function*(port, make, type) {
+    Effect.fnUntraced(function*(port, make, type, directory) {
       const lease = yield* register(port, make())
       const expiresAfter = lease.expiresAfter ?? Duration.toMillis(port.capabilities.expiresAfter ?? Duration.infinity)
       for (let n = 0; n < 4; n++) {
@@ -367,12 +408,12 @@ const withTime = (elapse: (duration: Duration.Duration) => Effect.Effect<void>):
         yield* elapse(expiresAfter === Infinity ? Duration.hours(1) : Duration.millis(expiresAfter / 2))
       }
       yield* succeeds("heartbeat", port.heartbeat(lease))
-      yield* equals("the status", (yield* discover(port, { type }))[0]?.status, "online")
+      yield* equals("the status", (yield* discover(directory, { type }))[0]?.status, "online")
     })
   ]
 ]
 
-const whenUnauthorized = (wrong: Effect.Effect<Port>): Bodies => [
+const whenUnauthorized = (wrong: Effect.Effect<Ports>): Bodies => [
   [
     "a wrong credential fails every call as AuthFailed",
     Effect.fnUntraced(function*(port, make) {
@@ -386,7 +427,7 @@ const whenUnauthorized = (wrong: Effect.Effect<Port>): Bodies => [
   ]
 ]
 
-const whenUnreachable = (absent: Effect.Effect<Port>): Bodies => [
+const whenUnreachable = (absent: Effect.Effect<Ports>): Bodies => [
   [
     "a registry that cannot be reached fails every call as Transient",
     Effect.fnUntraced(function*(port, make) {
@@ -399,26 +440,68 @@ const whenUnreachable = (absent: Effect.Effect<Port>): Bodies => [
   ]
 ]
 
+const caseOf = (name: string, index: number, run: (make: Make, type: string) => ReturnType<Body>) => {
+  const type = `conformance-${index}`
+  return Effect.scoped(run((more) => ({ name: "first", type, apiUrl: "http://first.test:8080", ...more }), type)).pipe(
+    Effect.mapError(({ actual, expected }) => new Nonconformance({ case: name, expected, actual }))
+  )
+}
+
+const bodies = (harness: Harness): Bodies => [
+  ...always,
+  ...(harness.unauthorized === undefined ? [] : whenUnauthorized(harness.unauthorized)),
+  ...(harness.unreachable === undefined ? [] : whenUnreachable(harness.unreachable))
+]
+
 /**
  * The cases that apply to a harness.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const cases = (harness: Harness = {}): ReadonlyArray<Case> =>
-  [
-    ...always,
-    ...(harness.elapse === undefined ? [] : withTime(harness.elapse)),
-    ...(harness.unauthorized === undefined ? [] : whenUnauthorized(harness.unauthorized)),
-    ...(harness.unreachable === undefined ? [] : whenUnreachable(harness.unreachable))
-  ].map(([name, body], index) => ({
+export const cases = (harness: Harness = {}): ReadonlyArray<Case> => {
+  const all: Lookings = [
+    ...bodies(harness),
+    ...looking,
+    ...(harness.elapse === undefined ? [] : withTime(harness.elapse))
+  ]
+  return all.map(([name, body], index) => ({
     name,
-    run: Effect.flatMap(Registry.Registry, (port) => {
-      const type = `conformance-${index}`
-      return Effect.scoped(
-        body(port, (more) => ({ name: "first", type, apiUrl: "http://first.test:8080", ...more }), type)
-      )
-    }).pipe(
-      Effect.mapError(({ actual, expected }) => new Nonconformance({ case: name, expected, actual }))
+    run: Effect.flatMap(
+      Registry.Registry,
+      (registry) =>
+        Effect.flatMap(
+          Directory.Directory,
+          (directory) => caseOf(name, index, (make, type) => body(registry, make, type, directory))
+        )
+    )
+  }))
+}
+
+/**
+ * The cases that apply to a harness and to a registry without a directory.
+ *
+ * **Example** (An adapter that only registers)
+ *
+ * ```ts
+ * import type * as Registry from "effect-lifeline/Registry"
+ * import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
+ * import * as Effect from "effect/Effect"
+ * import type * as Layer from "effect/Layer"
+ *
+ * declare const layer: Layer.Layer<Registry.Registry>
+ *
+ * export const conforms = Effect.forEach(RegistryConformance.casesOfRegistry(), ({ run }) => Effect.provide(run, layer))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const casesOfRegistry = (harness: Harness = {}): ReadonlyArray<Case<Registry.Registry>> =>
+  bodies(harness).map(([name, body], index) => ({
+    name,
+    run: Effect.flatMap(
+      Registry.Registry,
+      (registry) => caseOf(name, index, (make, type) => body(registry, make, type, undefined))
     )
   }))

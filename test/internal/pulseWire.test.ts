@@ -5,13 +5,13 @@ import * as Resources from "effect-lifeline/internal/pulseWireResources"
 import { formatTime, parseTime } from "effect-lifeline/internal/time"
 import { showText, showUrl } from "effect-lifeline/internal/url"
 import type { LeaseLost, Refused, Transient } from "effect-lifeline/LifelineError"
-import * as Pulse from "effect-lifeline/registry/Pulse"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
 import * as FaultyHttpClient from "effect-lifeline/testing/FaultyHttpClient"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as Calls from "../support/pulse.ts"
 
 const Text = Schema.NonEmptyString
 const Millis = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 8_000_000_000_000 }))
@@ -123,7 +123,7 @@ describe("reading answers", () => {
       Effect.gen(function*() {
         const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.json(200, value))
         const registry = yield* Effect.provideService(
-          Pulse.make({ url: "http://pulse.test" }),
+          Calls.make({ url: "http://pulse.test" }),
           HttpClient.HttpClient,
           http.client
         )
@@ -144,7 +144,7 @@ describe("reading answers", () => {
       Effect.gen(function*() {
         const http = yield* FaultyHttpClient.make(() => FaultyHttpClient.respond(200, { body }))
         const registry = yield* Effect.provideService(
-          Pulse.make({ url: "http://pulse.test" }),
+          Calls.make({ url: "http://pulse.test" }),
           HttpClient.HttpClient,
           http.client
         )

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Directory from "effect-lifeline/Directory"
 import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
@@ -14,7 +15,7 @@ const failing = (verdict: "Unauthorized" | "Unreachable") =>
   Effect.scoped(Effect.gen(function*() {
     const memory = yield* Memory.make()
     yield* memory.failAs(verdict)
-    return memory.registry
+    return memory
   }))
 
 const harness: RegistryConformance.Harness = {
@@ -28,6 +29,14 @@ describe("Memory conforms", () => {
     it.effect(name, () => Effect.provide(run, Memory.layer()))
   }
 })
+
+const dial = { cursor: undefined, attempt: 1, generation: 1 }
+
+/** What one connection tells. */
+const told = Stream.unwrap(Effect.flatMap(Memory.Memory, ({ directory }) => directory.changes(dial))).pipe(
+  Stream.filter((item) => item.notice === undefined),
+  Stream.map((frame) => frame.value)
+)
 
 describe("Memory", () => {
   it.effect("lets a lease run out by the clock, and says so", () =>
@@ -60,7 +69,7 @@ describe("Memory", () => {
     Effect.gen(function*() {
       const { registry } = yield* Memory.Memory
       const watcher = yield* Effect.forkChild(
-        Stream.runCollect(Stream.take(registry.changes, 3)),
+        Stream.runCollect(Stream.take(told, 3)),
         { startImmediately: true }
       )
       const lease = yield* registry.register(haul)
@@ -130,8 +139,9 @@ describe("Memory", () => {
       yield* memory.failAs("Throttled", { retryAfter: Duration.seconds(7) })
       const throttled = yield* Effect.flip(registry.register(haul))
       assert.strictEqual(throttled.message.startsWith("register (memory download-client/haul)"), true)
-      assert.strictEqual((yield* Effect.flip(registry.discover({}))).reason._tag, "Throttled")
-      assert.strictEqual((yield* Effect.flip(Stream.runDrain(registry.changes))).reason._tag, "Throttled")
+      assert.strictEqual((yield* Effect.flip(memory.directory.discover({}))).reason._tag, "Throttled")
+      const dropped = yield* Effect.flip(Effect.scoped(memory.directory.changes(dial)))
+      assert.strictEqual(dropped._tag === "Transient" ? dropped.reason._tag : dropped._tag, "Throttled")
       yield* memory.failAs(undefined)
       yield* registry.heartbeat(fourth)
     }).pipe(Effect.provide(Memory.layer())))
@@ -140,7 +150,7 @@ describe("Memory", () => {
     Effect.gen(function*() {
       const memory = yield* Memory.Memory
       const watcher = yield* Effect.forkChild(
-        Stream.runCollect(Stream.take(memory.registry.changes, 5)),
+        Stream.runCollect(Stream.take(told, 5)),
         { startImmediately: true }
       )
       const lease = yield* memory.registry.register(haul)
@@ -187,5 +197,6 @@ describe("Memory", () => {
     Effect.gen(function*() {
       const memory = yield* Memory.Memory
       assert.strictEqual(yield* Registry.Registry, memory.registry)
+      assert.strictEqual(yield* Directory.Directory, memory.directory)
     }).pipe(Effect.provide(Memory.layer())))
 })

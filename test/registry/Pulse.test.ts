@@ -3,6 +3,7 @@ import type { AuthFailed, LeaseLost, Refused, Transient } from "effect-lifeline/
 import * as Registry from "effect-lifeline/Registry"
 import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as PulseApi from "effect-lifeline/registry/PulseApi"
+import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
 import * as FaultyHttpClient from "effect-lifeline/testing/FaultyHttpClient"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
 import * as Config from "effect/Config"
@@ -21,6 +22,7 @@ import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import * as FakePulse from "../support/fakePulse.ts"
+import * as Calls from "../support/pulse.ts"
 
 const url = "http://pulse.test:9696"
 const secret = "canary-api-key"
@@ -49,14 +51,14 @@ const { drop, endless, hang, json, respond, sequence, stall } = FaultyHttpClient
 const scripted = <A, E>(
   outcomes: ReadonlyArray<FaultyHttpClient.Outcome>,
   use: (
-    registry: Registry.Registry["Service"],
+    registry: Calls.Calls,
     http: FaultyHttpClient.FaultyHttpClient["Service"]
   ) => Effect.Effect<A, E>,
   options: Pulse.Options = { url, apiKey }
 ) =>
   Effect.gen(function*() {
     const http = yield* FaultyHttpClient.make(sequence(outcomes, drop("TOO_MANY_REQUESTS_SENT")))
-    const registry = yield* Effect.provideService(Pulse.make(options), HttpClient.HttpClient, http.client)
+    const registry = yield* Effect.provideService(Calls.make(options), HttpClient.HttpClient, http.client)
     const result = yield* use(registry, http)
     assert.strictEqual(yield* http.openBodies, 0)
     return result
@@ -71,7 +73,7 @@ const assertClean = (error: unknown, ...secrets: ReadonlyArray<string>) => {
 }
 
 const pulse = (key: string) =>
-  Effect.provideService(Pulse.make({ url, apiKey: Redacted.make(key) }), HttpClient.HttpClient, FakePulse.make())
+  Effect.provideService(Calls.ports({ url, apiKey: Redacted.make(key) }), HttpClient.HttpClient, FakePulse.make())
 
 describe("Pulse conforms", () => {
   const harness: RegistryConformance.Harness = {
@@ -80,14 +82,22 @@ describe("Pulse conforms", () => {
     unreachable: Effect.orDie(
       Effect.flatMap(
         FaultyHttpClient.make(() => drop()),
-        (http) => Effect.provideService(Pulse.make({ url, apiKey }), HttpClient.HttpClient, http.client)
+        (http) => Effect.provideService(Calls.ports({ url, apiKey }), HttpClient.HttpClient, http.client)
       )
     )
   }
-  const registry = Pulse.layer({ url, apiKey: Redacted.make(FakePulse.apiKey) }).pipe(Layer.provide(FakePulse.layer))
+  const options = { url, apiKey: Redacted.make(FakePulse.apiKey) }
+  const registry = Pulse.layer(options)
+  const both = Layer.merge(registry, PulseDirectory.layer(options)).pipe(Layer.provide(FakePulse.layer))
   for (const { name, run } of RegistryConformance.cases(harness)) {
-    it.effect(name, () => Effect.provide(run, registry))
+    it.effect(name, () => Effect.provide(run, both))
   }
+
+  it.effect("without a directory too", () =>
+    Effect.forEach(
+      RegistryConformance.casesOfRegistry(harness),
+      ({ run }) => Effect.provide(run, registry.pipe(Layer.provide(FakePulse.layer)))
+    ))
 })
 
 describe("Pulse, what it sends", () => {
@@ -647,16 +657,15 @@ describe("Pulse, where it is", () => {
   it.effect("says what it can", () =>
     scripted([], (registry) =>
       Effect.sync(() => {
-        const { adapter, browser, enabled, expiresAfter, heartbeatDetectsLoss, onClose, watch } = registry.capabilities
+        const { adapter, browser, enabled, expiresAfter, heartbeatDetectsLoss, onClose } = registry.capabilities
         assert.deepStrictEqual(
-          { adapter, browser, enabled, heartbeatDetectsLoss, onClose, watch },
+          { adapter, browser, enabled, heartbeatDetectsLoss, onClose },
           {
             adapter: "pulse",
             browser: "same-origin",
             enabled: true,
             heartbeatDetectsLoss: false,
-            onClose: "leave",
-            watch: "none"
+            onClose: "leave"
           }
         )
         assert.strictEqual(expiresAfter === undefined ? 0 : Duration.toMinutes(expiresAfter), 2)

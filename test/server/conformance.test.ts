@@ -1,18 +1,22 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Directory from "effect-lifeline/Directory"
 import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
 import * as Registry from "effect-lifeline/Registry"
-import * as Pulse from "effect-lifeline/registry/Pulse"
 import * as PulseApi from "effect-lifeline/registry/PulseApi"
+import type * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
+import { ports } from "../support/pulse.ts"
 
 const apiKey = Redacted.make("conformance")
 
-const client = (options: Pulse.Options) => Effect.orDie(Effect.provide(Pulse.make(options), FetchHttpClient.layer))
+const client = (options: PulseDirectory.Options) => Effect.orDie(Effect.provide(ports(options), FetchHttpClient.layer))
+
+const nobody = { registry: Registry.disabled, directory: Directory.disabled }
 
 /** The real client and the real server, over the loopback interface, in the test's clock. */
 const withRegistry = (options: NodeRegistry.Options) => (test: RegistryConformance.Case["name"]) =>
@@ -27,13 +31,17 @@ const withRegistry = (options: NodeRegistry.Options) => (test: RegistryConforman
     })
     const found = cases.find(({ name }) => name === test)
     if (found === undefined) return yield* Effect.die(new Error(`no case ${test}`))
-    yield* Effect.provideService(found.run, Registry.Registry, yield* client({ url, apiKey }))
+    const { directory, registry } = yield* client({ url, apiKey })
+    yield* found.run.pipe(
+      Effect.provideService(Registry.Registry, registry),
+      Effect.provideService(Directory.Directory, directory)
+    )
   })
 
 const names = RegistryConformance.cases({
   elapse: TestClock.adjust,
-  unauthorized: Effect.succeed(Registry.disabled),
-  unreachable: Effect.succeed(Registry.disabled)
+  unauthorized: Effect.succeed(nobody),
+  unreachable: Effect.succeed(nobody)
 }).map(({ name }) => name)
 
 describe.each<[string, NodeRegistry.Options]>([
@@ -48,7 +56,7 @@ describe("the Pulse client's reads of the embedded registry", () => {
     Effect.gen(function*() {
       const context = yield* NodeRegistry.make({ apiKey })
       const { url } = Context.get(context, NodeRegistry.NodeRegistry)
-      const registry = yield* client({ url, apiKey })
+      const { registry } = yield* client({ url, apiKey })
       const api = yield* Effect.orDie(Effect.provide(PulseApi.make({ url, apiKey }), FetchHttpClient.layer))
       const lease = yield* registry.register({
         name: "haul",

@@ -148,7 +148,6 @@ export const make = (options: {
       heartbeatDetectsLoss: true,
       expiresAfter: options.expiresAfter === undefined ? undefined : Duration.fromInputUnsafe(options.expiresAfter),
       onClose: "leave",
-      watch: "none",
       browser: "any",
       ...options.capabilities
     },
@@ -167,9 +166,7 @@ export const make = (options: {
       }),
     heartbeat: () => call("heartbeat"),
     verify: () => call("verify"),
-    deregister: () => narrowed(call("deregister"), "Transient", "AuthFailed", "Refused"),
-    discover: () => Effect.succeed([]),
-    changes: Registry.disabled.changes
+    deregister: () => narrowed(call("deregister"), "Transient", "AuthFailed", "Refused")
   }
 
   return {

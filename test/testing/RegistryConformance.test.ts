@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Classify from "effect-lifeline/Classify"
+import * as Directory from "effect-lifeline/Directory"
 import * as Registry from "effect-lifeline/Registry"
 import * as Memory from "effect-lifeline/registry/Memory"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -12,11 +14,13 @@ import * as TestClock from "effect/testing/TestClock"
 
 type Port = Registry.Registry["Service"]
 
+type Find = Directory.Directory["Service"]
+
 const failing = (verdict: "Unauthorized" | "Unreachable") =>
   Effect.scoped(Effect.gen(function*() {
     const memory = yield* Memory.make()
     yield* memory.failAs(verdict)
-    return memory.registry
+    return memory
   }))
 
 const harness: RegistryConformance.Harness = {
@@ -26,13 +30,20 @@ const harness: RegistryConformance.Harness = {
 }
 
 /** The names of the cases that a registry does not pass. */
-const failures = (break_: (port: Port) => Port, use = harness, options?: Memory.Options) =>
+const failures = (
+  break_: (port: Port) => Port,
+  use = harness,
+  options?: Memory.Options,
+  breakDirectory: (directory: Find) => Find = (directory) => directory
+) =>
   Effect.gen(function*() {
     const names: Array<string> = []
     for (const { name, run } of RegistryConformance.cases(use)) {
-      const broken = Layer.effect(
-        Registry.Registry,
-        Effect.map(Memory.Memory, (memory) => break_(memory.registry))
+      const broken = Layer.effectContext(
+        Effect.map(Memory.Memory, (memory) =>
+          Context.make(Registry.Registry, break_(memory.registry)).pipe(
+            Context.add(Directory.Directory, breakDirectory(memory.directory))
+          ))
       ).pipe(Layer.provide(Memory.layer(options)))
       const result = yield* Effect.result(Effect.provide(run, broken))
       if (result._tag === "Failure") {
@@ -127,17 +138,6 @@ const breakages: Readonly<Record<string, readonly [case_: string, break_: (port:
         ).pipe(Effect.andThen(port.deregister(lease)))
     })
   ],
-  "a discover without filters": [
-    "discovery finds by name, type and capability, and by all of them together",
-    (port) => ({ ...port, discover: () => port.discover({}) })
-  ],
-  "a discover that forgets the type beside a capability": [
-    "discovery finds by name, type and capability, and by all of them together",
-    (port) => ({
-      ...port,
-      discover: (query) => port.discover(query.capability === undefined ? query : { capability: query.capability })
-    })
-  ],
   "metadata that is lost": [
     "everything that is registered is found again",
     (port) => ({ ...port, register: (it) => port.register({ ...it, metadata: {} }) })
@@ -157,18 +157,43 @@ const breakages: Readonly<Record<string, readonly [case_: string, break_: (port:
   "a credential that shows": [
     "the credential is redacted",
     (port) => ({ ...port, credential: Registry.fixedCredential("plain" as unknown as Redacted.Redacted) })
+  ]
+}
+
+const directoryBreakages: Readonly<Record<string, readonly [case_: string, break_: (directory: Find) => Find]>> = {
+  "a discover without filters": [
+    "discovery finds by name, type and capability, and by all of them together",
+    (port) => ({ ...port, discover: () => port.discover({}) })
+  ],
+  "a discover that forgets the type beside a capability": [
+    "discovery finds by name, type and capability, and by all of them together",
+    (port) => ({
+      ...port,
+      discover: (query) => port.discover(query.capability === undefined ? query : { capability: query.capability })
+    })
   ],
   "changes that never come": [
     "changes are pushed, or refused as unsupported",
-    (port) => ({ ...port, changes: Stream.never })
+    (port) => ({ ...port, changes: () => Effect.succeed(Stream.never) })
   ],
   "changes that end": [
     "changes are pushed, or refused as unsupported",
-    (port) => ({ ...port, changes: Stream.empty })
+    (port) => ({ ...port, changes: () => Effect.succeed(Stream.empty) })
+  ],
+  "changes that begin later than they say": [
+    "changes are pushed, or refused as unsupported",
+    (port) => ({
+      ...port,
+      changes: (dial) => Effect.succeed(Stream.unwrap(Effect.andThen(Effect.yieldNow, port.changes(dial))))
+    })
   ],
   "changes where there are said to be none": [
     "changes are pushed, or refused as unsupported",
-    (port) => ({ ...port, capabilities: { ...port.capabilities, watch: "none" }, changes: Stream.empty })
+    (port) => ({
+      ...port,
+      capabilities: { ...port.capabilities, watch: "none" },
+      changes: () => Effect.succeed(Stream.empty)
+    })
   ]
 }
 
@@ -178,6 +203,17 @@ describe("RegistryConformance", () => {
       Effect.gen(function*() {
         const found = yield* failures(break_)
         assert.strictEqual(found.includes(case_), true, found.join("; "))
+      }))
+  }
+
+  for (const [name, [case_, break_]] of Object.entries(directoryBreakages)) {
+    it.effect(`finds ${name}`, () =>
+      Effect.gen(function*() {
+        const bare: RegistryConformance.Harness = {}
+        const found = yield* failures((port) => port, bare, undefined, break_).pipe(
+          Effect.race(Effect.forever(TestClock.adjust("1 minute")))
+        )
+        assert.deepStrictEqual(found, [case_])
       }))
   }
 

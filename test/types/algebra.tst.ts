@@ -1,16 +1,19 @@
 // What each operator discharges: an operator removes from the error type what it handles, and nothing else.
 import * as Backoff from "effect-lifeline/Backoff"
 import * as BackoffConfig from "effect-lifeline/BackoffConfig"
+import * as Directory from "effect-lifeline/Directory"
 import type * as Lease from "effect-lifeline/Lease"
 import type {
   AuthFailed,
   Exhausted,
   LeaseLost,
+  NoProgress,
   Refused,
   Throttled,
   Transient,
   TransientReason
 } from "effect-lifeline/LifelineError"
+import type * as Reconnect from "effect-lifeline/Reconnect"
 import type { Registry } from "effect-lifeline/Registry"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
 import type * as Config from "effect/Config"
@@ -21,6 +24,7 @@ import type * as Stream from "effect/Stream"
 import { describe, expect, test } from "tstyche"
 
 declare const registry: Registry["Service"]
+declare const directory: Directory.Directory["Service"]
 declare const instance: ServiceInstance.ServiceInstance
 declare const lease: Lease.Lease
 declare const unknownBound: Backoff.Policy
@@ -44,15 +48,29 @@ describe("Registry", () => {
     >()
   })
 
-  test("discover and changes", () => {
-    expect(registry.discover({})).type.toBe<
-      Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, Transient | AuthFailed | Refused>
-    >()
-    expect(registry.changes).type.toBeAssignableTo<Stream.Stream<unknown, Transient | AuthFailed | Refused>>()
-  })
-
   test("no method needs anything of its caller", () => {
     expect<Effect.Services<typeof register>>().type.toBe<never>()
+  })
+})
+
+describe("Directory", () => {
+  test("discover: as a call of the registry", () => {
+    expect(directory.discover({})).type.toBe<
+      Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, Transient | AuthFailed | Refused>
+    >()
+  })
+
+  test("follow: a connection that ended is made again, so Transient is gone", () => {
+    expect(Directory.follow()).type.toBe<
+      Stream.Stream<Directory.Change | Reconnect.Gap, AuthFailed | Refused | NoProgress, Directory.Directory>
+    >()
+    expect(Directory.follow({ policy: Backoff.synchronous })).type.toBe<
+      Stream.Stream<
+        Directory.Change | Reconnect.Gap,
+        AuthFailed | Refused | NoProgress | Exhausted,
+        Directory.Directory
+      >
+    >()
   })
 })
 

@@ -1,7 +1,9 @@
 /** What a WebSocket must do on each runtime, against the server of `test/WebSocket.runtimes.test.ts`. */
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as References from "effect/References"
 import * as Stream from "effect/Stream"
+import * as Backoff from "../../../src/Backoff.ts"
 import type * as Reconnect from "../../../src/Reconnect.ts"
 import * as WebSocket from "../../../src/WebSocket.ts"
 
@@ -21,6 +23,8 @@ const outcome = (url: string, credential: WebSocket.Credential) =>
 export interface Report {
   readonly echoed: ReadonlyArray<string>
   readonly protocol: string
+  /** What came over two connections, of which the first was reset. */
+  readonly survived: ReadonlyArray<string>
   readonly withHeaders: string
   readonly closed: string
   readonly refused: string
@@ -41,12 +45,29 @@ export const program = (url: string): Effect.Effect<Report> =>
       const messages = yield* Stream.runCollect(Stream.take(connection.messages, 3))
       return { echoed: messages.map(String), protocol: connection.protocol }
     })).pipe(Effect.orDie)
+    let connected: WebSocket.Connection | undefined
+    const survived = yield* WebSocket.stream({
+      url: (dial: Reconnect.Dial<string>) => Effect.succeed(`${url}?after=${dial.cursor ?? 0}`),
+      cursorOf: (message) => message.split(" ")[0],
+      onOpen: (connection) =>
+        Effect.sync(() => {
+          connected = connection
+        }),
+      policy: Backoff.make({ base: 250, cap: 500 })
+    }).pipe(
+      // Only now does the server break the connection off.
+      Stream.tap((message) => message === "2 b" ? Effect.exit(connected?.send("break") ?? Effect.void) : Effect.void),
+      Stream.take(3),
+      Stream.runCollect,
+      Effect.orDie
+    )
     return {
       echoed,
       protocol,
+      survived: survived.map(String),
       withHeaders: yield* outcome(`${url}?close=4000`, { headers: { "x-api-key": Redacted.make("k1") } }),
       closed: yield* outcome(`${url}?close=4403`, {}),
       refused: yield* outcome(`${url}?refuse=401`, {}),
       away: yield* outcome("ws://127.0.0.1:1/", {})
     }
-  })
+  }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))

@@ -8,13 +8,13 @@ export interface Child {
   readonly next: () => Promise<unknown>
 }
 
-/** Runs a module of this directory in a process of its own while `use` runs. */
+/** Runs a module in a process of its own while `use` runs. */
 export const withChild = async <A>(
-  module: string,
+  module: URL,
   args: ReadonlyArray<string>,
   use: (child: Child) => Promise<A>
 ): Promise<A> => {
-  const child = fork(fileURLToPath(new URL(module, import.meta.url)), args, {
+  const child = fork(fileURLToPath(module), args, {
     execArgv: [...process.execArgv, "--expose-gc"],
     stdio: ["ignore", "inherit", "inherit", "ipc"]
   })
@@ -32,7 +32,9 @@ export const withChild = async <A>(
       next: () =>
         unread.length > 0 ? Promise.resolve(unread.shift()) : new Promise((resolve, reject) => {
           readers.push(resolve)
-          void ended.then(() => reject(new Error(`${module} ended (${child.exitCode ?? child.signalCode})`)))
+          void ended.then(() =>
+            reject(new Error(`${module.pathname.split("/").at(-1)} ended (${child.exitCode ?? child.signalCode})`))
+          )
         })
     })
   } finally {

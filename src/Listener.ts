@@ -1,0 +1,350 @@
+/**
+ * Listener: one connection, many subscriptions. It connects when the first one comes, and keeps every one of them on
+ * whatever connection there is, until it is closed or refused.
+ *
+ * The connection is the caller's: anything that sends and receives messages, a WebSocket or a bidirectional stream of gRPC
+ * or Connect. What becomes of it when it breaks is decided where it is for every stream: `Reconnect`.
+ *
+ * - **Two waits.** In the background it reconnects without a bound, as long as there are subscriptions. A caller who
+ *   subscribes or sends waits for that same reconnecting, never dials by itself, and gives up after 5 attempts or 15 s
+ *   of waiting, with `Exhausted`; the background goes on.
+ * - **Replay.** On each new connection every key is subscribed anew before anybody else sends on it. A message whose
+ *   connection was replaced meanwhile goes out at once on the new one.
+ * - **Isolation.** Each subscription has a queue of its own, and a bound on it: who reads slowly, or fails, is alone with it.
+ * - **Who waits is answered**: with a message, or with `Closed`, or with the error that ended it for all. After an error
+ *   the next subscription starts afresh.
+ * - **Without subscriptions** an open connection stays as it is, and none is made: when it ends, that is the end, until
+ *   somebody subscribes.
+ * - **The pace** of `Reconnect`, at most 8 dials in any 10 s, holds for a listener as a whole, however often it starts afresh.
+ *
+ * What a server sent while there was no connection is lost, unless it sends it again when it is subscribed to.
+ *
+ * **Example** (Prices, over one WebSocket)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ * import * as Listener from "effect-lifeline/Listener"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const prices = yield* Listener.make({
+ *     connect: WebSocket.open({ url: "wss://feed.example/live" }),
+ *     route: (message: string) => message.split(" ")[0],
+ *     subscribe: (symbol: string) => `subscribe ${symbol}`,
+ *     unsubscribe: (symbol: string) => `unsubscribe ${symbol}`
+ *   })
+ *   const gold = yield* prices.subscribe("gold")
+ *   yield* Stream.runForEach(gold.messages, (message) => Effect.log(message))
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Data from "effect/Data"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type * as SubscriptionRef from "effect/SubscriptionRef"
+import type * as Backoff from "./Backoff.ts"
+import * as Engine from "./internal/listener.ts"
+import type { Overflow } from "./internal/outbox.ts"
+import type { Attempted, AuthFailed, Closed, Exhausted, NoProgress, Refused } from "./LifelineError.ts"
+import type * as Reconnect from "./Reconnect.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The port
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * What a subscription is known by, on the wire and here.
+ *
+ * @category port
+ * @since 0.1.0
+ */
+export type Key = string | number
+
+/**
+ * What a connection is told when it is asked for.
+ *
+ * @category port
+ * @since 0.1.0
+ */
+export interface Dial<out Version = undefined> extends Reconnect.Dial<never> {
+  /** Which of {@link Options} `versions` to speak; `undefined` where there are none. */
+  readonly version: Version
+}
+
+/**
+ * A connection, open until its scope is closed. One of `WebSocket` is one.
+ *
+ * @category port
+ * @since 0.1.0
+ */
+export interface Connection<out In, in Out> {
+  /**
+   * Read once, from when the connection is there. Ends when the connection does: without an error, or with one of the
+   * algebra (`Classify` has the tables). `Stop` counts only while nothing is subscribed.
+   */
+  readonly messages: Stream.Stream<In, Reconnect.Failure>
+  /**
+   * Never called twice at the same time. Succeeds when the message is on its way. Fails with what ended the connection,
+   * with `Closed` when our side closes it, or with `Overflow`: then this message alone was refused.
+   */
+  readonly send: (message: Out) => Effect.Effect<void, Reconnect.Failure | Overflow | Closed>
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Models
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * How far the reader of a subscription may be behind, and what happens when it is further.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Buffer {
+  /** In messages. @default 1024 */
+  readonly capacity?: number | undefined
+  /**
+   * What becomes of a message for which there is no room, once the reader was given a chance to make some:
+   * - `"fail"`: the subscription ends with {@link Lagged}, after what waits for it. The others do not notice.
+   * - `"dropOldest"`: the oldest message that waits makes room, and is counted in `dropped`. For states, where only the
+   *   last one counts. The others do not notice.
+   * - `"suspend"`: nothing more is read from the connection until there is room: nothing is lost, and **all** wait. For
+   *   a listener whose readers belong together.
+   *
+   * The default is `"fail"`: it neither holds the others up nor loses messages in silence.
+   *
+   * @default "fail"
+   */
+  readonly overflow?: "fail" | "dropOldest" | "suspend" | undefined
+}
+
+/**
+ * What a listener is made from. The first three are needed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<in out K extends Key, in out In, in out Out, out R = never, in out Version = undefined> {
+  /**
+   * Makes one connection, in a scope of its own; it never retries. What it and all replaying may take together is
+   * `openTimeout`.
+   */
+  readonly connect: (dial: Dial<Version>) => Effect.Effect<Connection<In, Out>, Reconnect.Failure, R>
+  /** Whose message it is: of one key, of several, or `undefined`: of none. Must not throw: that would end the listener. */
+  readonly route: (message: In) => K | ReadonlyArray<K> | undefined
+  /**
+   * The message that subscribes. It is sent for each subscription, also for a second one of the same key (a server may answer
+   * each with where things stand), and once for each key on each new connection.
+   */
+  readonly subscribe: (key: K) => Out
+  /** The message that is sent when the last subscription of a key is gone. @default none is sent */
+  readonly unsubscribe?: ((key: K) => Out) | undefined
+  /**
+   * The versions of the protocol, the newest first. Where a connection is refused as `Unsupported`, the next one is tried, and
+   * it counts as one connection that carried nothing; the oldest one is refused for good. @default none
+   */
+  readonly versions?: readonly [Version, ...Array<Version>] | undefined
+  /** The waits between two connections in the background. @default `Backoff.streams` */
+  readonly policy?: Backoff.Unbounded | undefined
+  /**
+   * How long a caller waits: so many attempts, or, where that comes first, as long as their waits may take together; an
+   * attempt that is under way then is waited for. @default `Backoff.synchronous`: 5 attempts, 15 seconds
+   */
+  readonly synchronous?: Backoff.Bounded | undefined
+  /** The deadline of sending one message; then the connection counts as broken. @default 10 seconds */
+  readonly sendTimeout?: Duration.Input | undefined
+  /** For all subscriptions that do not say otherwise. */
+  readonly buffer?: Buffer | undefined
+  /** So many heartbeats in a row that say "inactive" and the connection is made anew. @default 3 (Hatchet's) */
+  readonly inactiveLimit?: number | undefined
+  /** What errors and log lines call it. @default `{ operation: "listen", target: "listener" }` */
+  readonly at?: Attempted | undefined
+  /** As in `Reconnect`. @default 10 (Hatchet's) */
+  readonly noProgressLimit?: number | undefined
+  /** As in `Reconnect`. @default 10 seconds */
+  readonly healthyAfter?: Duration.Input | undefined
+  /** As in `Reconnect`. @default 30 seconds */
+  readonly openTimeout?: Duration.Input | undefined
+}
+
+/**
+ * How a listener ends for all who use it: closed, or because of an error that no further connection would help against.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type Ended = Closed | AuthFailed | Refused | NoProgress
+
+/**
+ * The reader of a subscription was further behind than its {@link Buffer} allows.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Lagged extends Data.TaggedError("Lagged")<{
+  readonly key: Key
+  /** In messages. */
+  readonly capacity: number
+}> {
+  override get message() {
+    return `the subscription of ${JSON.stringify(this.key)} was ended: its reader is behind by more than ` +
+      `${this.capacity} messages. Read faster, or raise the capacity, or choose another overflow policy`
+  }
+}
+
+/**
+ * One subscription. Gone with the scope it was made in.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subscription<out In> {
+  /**
+   * What came for the key since the subscription was made, over however many connections. What was read once does not come
+   * again. Never ends without an error: after what waits for it, it fails with how the listener ended, with {@link Lagged},
+   * or with `Closed` when its own scope was closed.
+   */
+  readonly messages: Stream.Stream<In, Ended | Lagged>
+  /** How many messages made room for newer ones (`"dropOldest"`). */
+  readonly dropped: Effect.Effect<number>
+}
+
+/**
+ * How long to wait for one message, and where else to look for it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AwaitOptions<in out In, out E = never, out R = never> {
+  /** Which message is meant. @default the first one */
+  readonly filter?: ((message: In) => boolean) | undefined
+  /** Asks elsewhere, e.g. by a unary call; `undefined`: not there yet. What it fails with ends the wait. */
+  readonly poll?: Effect.Effect<In | undefined, E, R> | undefined
+  /** How long the stream may be silent for this key before the first poll, and between two. @default 30 seconds */
+  readonly grace?: Duration.Input | undefined
+}
+
+/**
+ * See the functions; made by {@link make}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Listener<in K extends Key, in out In, in Out> {
+  /**
+   * Subscribes: succeeds once the message that does so is on its way on the present connection. The subscription stays on
+   * whatever connection there is until the scope is closed. A caller that is interrupted, or whose subscribing fails, leaves
+   * nothing behind.
+   */
+  readonly subscribe: (
+    key: K,
+    options?: Buffer
+  ) => Effect.Effect<Subscription<In>, Ended | Exhausted, Scope.Scope>
+  /**
+   * Subscribes, waits for one message and leaves. Fails as soon as subscribing does; once it has succeeded, waits as long as
+   * the listener lives. Any number may wait for one key.
+   */
+  readonly await: <E = never, R = never>(
+    key: K,
+    options?: AwaitOptions<In, E, R>
+  ) => Effect.Effect<In, Ended | Exhausted | E, R>
+  /** Sends a message of one's own; connects if need be. It may arrive twice when the connection breaks at that moment. */
+  readonly send: (message: Out) => Effect.Effect<void, Ended | Exhausted>
+  /** Where the connection stands. `Closed` with `Stop` while nobody subscribes, also before anybody did. */
+  readonly status: SubscriptionRef.SubscriptionRef<Reconnect.Status>
+  /** How many subscriptions there are. */
+  readonly size: Effect.Effect<number>
+  /** Skips the rest of a wait. */
+  readonly reconnectNow: Effect.Effect<void>
+  /**
+   * What a heartbeat beside the connection learnt: `"active"` and `"inactive"` are what the server says of it, `"missed"` is
+   * a beat without an answer, which says nothing of the connection and changes nothing. When 3 in a row say
+   * `"inactive"`, the connection is given up as broken, and made anew.
+   */
+  readonly heartbeat: (reply: "active" | "inactive" | "missed") => Effect.Effect<void>
+  /**
+   * Ends it, as the end of its scope does: who waits gets `Closed`, nothing is opened any more, the connection is closed.
+   * A second time it only waits until that is done.
+   */
+  readonly close: Effect.Effect<void>
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Constructors
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Makes a listener that lives as long as the scope. Nothing is dialled before somebody subscribes or sends.
+ *
+ * **Example** (The result of a job, by the stream or else by asking)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Listener from "effect-lifeline/Listener"
+ * import type * as Reconnect from "effect-lifeline/Reconnect"
+ * import type * as Scope from "effect/Scope"
+ *
+ * interface Result {
+ *   readonly job: string
+ *   readonly value: number
+ * }
+ *
+ * declare const open: (
+ *   version: "v1" | "v2"
+ * ) => Effect.Effect<Listener.Connection<Result, string>, Reconnect.Failure, Scope.Scope>
+ * declare const ask: (job: string) => Effect.Effect<Result | undefined>
+ *
+ * export const program = Effect.gen(function*() {
+ *   const results = yield* Listener.make({
+ *     connect: ({ version }: Listener.Dial<"v1" | "v2">) => open(version),
+ *     versions: ["v2", "v1"],
+ *     route: (result: Result) => result.job,
+ *     subscribe: (job: string) => job
+ *   })
+ *   return yield* results.await("job-7", { poll: ask("job-7"), grace: "10 seconds" })
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: <K extends Key, In, Out, R = never, Version = undefined>(
+  options: Options<K, In, Out, R, Version>
+) => Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> = Engine.make
+
+/**
+ * Whether a status is the end for good: closed, refused, or without progress. Then also the heartbeats beside the connection
+ * should stop, so that the server does not take a program for alive that hears nothing. Subscribing after an error starts
+ * afresh, and ends this.
+ *
+ * **Example** (Heartbeats that end with the connection)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ * import * as SubscriptionRef from "effect/SubscriptionRef"
+ * import * as Listener from "effect-lifeline/Listener"
+ *
+ * declare const listener: Listener.Listener<string, string, string>
+ * declare const beat: Effect.Effect<"active" | "inactive" | "missed">
+ *
+ * const ended = SubscriptionRef.changes(listener.status).pipe(Stream.filter(Listener.isTerminal), Stream.runHead)
+ *
+ * export const beats = beat.pipe(
+ *   Effect.flatMap(listener.heartbeat),
+ *   Effect.andThen(Effect.sleep("4 seconds")),
+ *   Effect.forever,
+ *   Effect.raceFirst(ended)
+ * )
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const isTerminal = (status: Reconnect.Status): boolean =>
+  status._tag === "Closed" && status.cause?._tag !== "Stop"

@@ -1,0 +1,319 @@
+/**
+ * Pulse as a `Directory`: which services there are, and what changes. Apart from `registry/Pulse`, so that programs that only
+ * register do not carry it.
+ *
+ * `events` says how changes come, and brings what that takes into the bundle; without it there are none, and who wants to know
+ * asks again.
+ *
+ * | `events` | over | what happened while not connected |
+ * |---|---|---|
+ * | {@link sse} | server-sent events, with ids: the embedded registry (`server`) has them | is told after connecting again, or a `Gap` says that it is gone |
+ * | {@link webSocket} | Pulse's WebSocket: both have it, the embedded registry on Node | is not told: a `Gap` says so on each connection but the first |
+ *
+ * | event | change |
+ * |---|---|
+ * | `service_registered` | `Registered`, without the service: the event has only its name and type |
+ * | `service_deregistered` | `Deregistered` |
+ * | `service_online`, `service_offline`, `service_degraded` | `StatusChanged` |
+ * | every other one | `Other` |
+ *
+ * Browsers send no headers with a WebSocket: there it works without an API key, from Pulse's own origin.
+ *
+ * **Example** (Finding services, and following them)
+ *
+ * ```ts
+ * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as FetchHttpClient from "effect/http/FetchHttpClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * export const directory = PulseDirectory.layer({ url: "http://pulse:9696", events: PulseDirectory.sse() }).pipe(
+ *   Layer.provide(FetchHttpClient.layer)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import * as HttpClient from "effect/http/HttpClient"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Classify from "../Classify.ts"
+import * as Directory from "../Directory.ts"
+import * as EventSource from "../EventSource.ts"
+import { readJson } from "../internal/httpExchange.ts"
+import * as Client from "../internal/pulseClient.ts"
+import * as routes from "../internal/pulseRoutes.ts"
+import * as Wire from "../internal/pulseWire.ts"
+import type { Attempted, AuthFailed, Refused } from "../LifelineError.ts"
+import type * as Reconnect from "../Reconnect.ts"
+import type * as ServiceInstance from "../ServiceInstance.ts"
+import * as WebSocket from "../WebSocket.ts"
+import type * as Pulse from "./Pulse.ts"
+
+/**
+ * Where Pulse is, and how changes come from it. `requestTimeout` is also the deadline of connecting for them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Pulse.Options {
+  /** How changes come: {@link sse} or {@link webSocket}. @default they do not */
+  readonly events?: Events | undefined
+}
+
+/**
+ * A way in which events come.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Events {
+  readonly watch: "push" | "resumable"
+  /** The transport of the events as JSON. */
+  readonly connect: (origin: Origin) => Reconnect.Connect<string, string, Scope.Scope | HttpClient.HttpClient>
+}
+
+/**
+ * What a way of events is told.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Origin {
+  /** Without a slash at its end. */
+  readonly url: string
+  /** The key's header, as it is now. */
+  readonly headers: Effect.Effect<{ readonly [name: string]: Redacted.Redacted }, AuthFailed>
+  readonly options: Pulse.Options
+}
+
+/**
+ * Events over Pulse's WebSocket.
+ *
+ * **Example** (On Node, with ping frames)
+ *
+ * ```ts
+ * import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
+ * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as FetchHttpClient from "effect/http/FetchHttpClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * export const directory = PulseDirectory.layer({ url: "http://pulse:9696", events: PulseDirectory.webSocket() }).pipe(
+ *   Layer.provide([FetchHttpClient.layer, NodeWebSocket.layer])
+ * )
+ * ```
+ *
+ * @category events
+ * @since 0.1.0
+ */
+export const webSocket = (options: {
+  /** How a dead connection is told from a silent one; Pulse answers pings, and sends nothing while nothing happens. */
+  readonly liveness?: WebSocket.Liveness | "none" | undefined
+} = {}): Events => ({
+  watch: "push",
+  connect: ({ headers, options: { requestTimeout }, url }) =>
+    WebSocket.connect<string>({
+      url: url + routes.webSocket.path,
+      credential: () => Effect.map(headers, (headers) => ({ headers })),
+      connectWithin: requestTimeout,
+      liveness: options.liveness
+    })
+})
+
+/**
+ * Events as server-sent events, which the embedded registry of `server` has: each has an id, after which a later connection
+ * resumes. Where the registry is a Pulse without them it answers 404, which is `Refused`.
+ *
+ * **Example** (A connection that may be silent for a minute)
+ *
+ * ```ts
+ * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ *
+ * export const events = PulseDirectory.sse({ idleTimeout: "1 minute" })
+ * ```
+ *
+ * @category events
+ * @since 0.1.0
+ */
+export const sse = (
+  options: Pick<EventSource.ConnectOptions, "idleTimeout" | "maxEventSize"> = {}
+): Events => ({
+  watch: "resumable",
+  connect: ({ headers, options: { requestTimeout, tracePropagation }, url }) => {
+    const connect = EventSource.connect(url + routes.events.path, {
+      ...options,
+      headers,
+      connectTimeout: requestTimeout,
+      tracePropagation,
+      operation: "changes",
+      isGap: (event) => event.event === "gap"
+    })
+    return (dial) =>
+      Effect.map(
+        connect(dial),
+        Stream.map((item) => item.notice === undefined ? { ...item, value: item.value.data } : item)
+      )
+  }
+})
+
+const readServices = readJson(Wire.Services)
+const readEvent = readJson(Wire.Event)
+
+const statuses: { readonly [type: string]: ServiceInstance.ServiceStatus } = {
+  service_online: "online",
+  service_offline: "offline",
+  service_degraded: "degraded"
+}
+
+// What a header can carry: visible Latin-1, spaces within.
+const sendable = /^[\x20-\x7e\xa0-\xff]+$/
+
+const text = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
+
+const toChange = ({ data, service_id: id, type }: Wire.Event): Directory.Change => {
+  if (id === undefined) return { _tag: "Other", type, data: data ?? undefined }
+  const status = Object.hasOwn(statuses, type) ? statuses[type] : undefined
+  if (status !== undefined) return { _tag: "StatusChanged", id, status }
+  if (type === "service_deregistered") return { _tag: "Deregistered", id }
+  return type === "service_registered"
+    ? { _tag: "Registered", id, query: { name: text(data?.["name"]), type: text(data?.["type"]) } }
+    : { _tag: "Other", type, id, data: data ?? undefined }
+}
+
+type Changes = Directory.Directory["Service"]["changes"]
+
+const changesOf = (events: Events | undefined, origin: Origin, client: HttpClient.HttpClient): Changes => {
+  const at: Attempted = { operation: "changes", target: origin.url }
+  if (events === undefined) {
+    return () =>
+      Effect.failSync(() =>
+        Classify.unsupported({ ...at, detail: "no way of events was chosen; ask discover again instead" })
+      )
+  }
+  const connect = events.connect(origin)
+  return (dial) =>
+    connect(dial).pipe(
+      Effect.provideService(HttpClient.HttpClient, client),
+      Effect.map((items) => {
+        const changes = Stream.mapEffect(
+          items,
+          (item): Effect.Effect<Reconnect.Frame<Directory.Change, string> | Reconnect.Notice<string>, Refused> =>
+            item.notice === undefined
+              ? Effect.map(readEvent(item.value, at), (event) => ({ ...item, value: toChange(event) }))
+              : Effect.succeed(item)
+        )
+        // Nothing says where the last connection was: what came since then is not told.
+        return dial.generation > 1 && dial.cursor === undefined
+          ? Stream.concat(Stream.succeed<Reconnect.Notice<string>>({ notice: "Gap" }), changes)
+          : changes
+      }),
+      Effect.map(Stream.provideService(HttpClient.HttpClient, client))
+    )
+}
+
+/**
+ * Makes the adapter. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or https URL, or holds a user
+ * name, a password, a query or a fragment. Sends nothing yet.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: (
+  options: Options
+) => Effect.Effect<Directory.Directory["Service"], Refused, HttpClient.HttpClient> = Effect.fnUntraced(
+  function*(options: Options) {
+    if (!Client.isConfigured(options)) return Directory.disabled
+    const client = yield* HttpClient.HttpClient
+    const send = yield* Client.make(options)
+    const { apiKey, events } = options
+    const url = (options.url ?? "").trim().replace(/\/+$/, "")
+    const at = { operation: "changes", target: url }
+    const headers = Effect.flatMap(
+      Client.currentKey(apiKey),
+      (key): Effect.Effect<{ readonly [name: string]: Redacted.Redacted }, AuthFailed> => {
+        if (key === undefined) return Effect.succeed({})
+        const value = Redacted.value(key).trim()
+        if (value === "") return Effect.fail(Classify.credentialMissing(at))
+        // As in Client.make: not the caller's request is wrong but the key.
+        if (!sendable.test(value)) {
+          const detail = "it holds characters that a header cannot carry, so nothing was sent"
+          return Effect.fail(Classify.unauthorized({ ...at, detail }))
+        }
+        return Effect.succeed({ [routes.apiKeyHeader]: Redacted.make(value) })
+      }
+    )
+    return Directory.Directory.of({
+      capabilities: {
+        adapter: "pulse",
+        target: url,
+        enabled: true,
+        watch: events?.watch ?? "none",
+        browser: "same-origin"
+      },
+      discover: (query) => {
+        const { capability, type } = query
+        const isFiltered = capability !== undefined || type !== undefined
+        return Effect.map(
+          send("discover", isFiltered ? routes.discover : routes.services, Classify.http, {
+            // Where both are given the server looks at the capability only: the rest is done here.
+            query: capability === undefined ? { type } : { capability },
+            read: readServices
+          }),
+          (services) => services.map(Wire.toService).filter((service) => Directory.matches(query, service))
+        )
+      },
+      changes: changesOf(events, { url, headers, options }, client),
+      credentialChanges: Client.credential(apiKey).changes
+    })
+  }
+)
+
+/**
+ * {@link make} as a layer.
+ *
+ * **Example** (Peers, without events)
+ *
+ * ```ts
+ * import * as Discovery from "effect-lifeline/Discovery"
+ * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as FetchHttpClient from "effect/http/FetchHttpClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * export const discovery = Discovery.layer.pipe(
+ *   Layer.provide(PulseDirectory.layer({ url: "http://pulse:9696" })),
+ *   Layer.provide(FetchHttpClient.layer)
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Directory.Directory, Refused, HttpClient.HttpClient> =>
+  Layer.effect(Directory.Directory, make(options))
+
+/**
+ * {@link make} as a layer, with options that are read from the configuration, but for the events.
+ *
+ * **Example** (Disabled where `PULSE_URL` is not set)
+ *
+ * ```ts
+ * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as Config from "effect/Config"
+ *
+ * export const directory = PulseDirectory.layerConfig({
+ *   url: Config.String("PULSE_URL").pipe(Config.withDefault("")),
+ *   apiKey: Config.Redacted("PULSE_API_KEY").pipe(Config.withDefault(undefined))
+ * }, PulseDirectory.sse())
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Pulse.Options>,
+  events?: Events
+): Layer.Layer<Directory.Directory, Refused | Config.ConfigError, HttpClient.HttpClient> =>
+  Layer.effect(Directory.Directory, Effect.flatMap(Config.unwrap(options), (options) => make({ ...options, events })))
