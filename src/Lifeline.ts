@@ -222,25 +222,27 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
   }
 })
 
-const remove = (loop: Loop.Loop): Effect.Effect<void, Transient | AuthFailed | Refused> => {
+const remove = Effect.fnUntraced(function*(loop: Loop.Loop): Effect.fn.Return<void, Transient | AuthFailed | Refused> {
   const { instance, lease, registry } = loop
-  return lease === undefined ? Effect.void : registry.deregister(lease, instance).pipe(
-    traced("Deregister", registry.capabilities.adapter),
-    Effect.andThen(Effect.sync(() => {
-      loop.lease = undefined
-    }))
-  )
-}
+  if (lease === undefined) return
+  yield* traced("Deregister", registry.capabilities.adapter)(registry.deregister(lease, instance))
+  loop.lease = undefined
+})
 
 const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout = "3 seconds", onClose }: Options) {
   const removes = (onClose ?? loop.registry.capabilities.onClose) === "deregister"
   if (loop.closed?._tag !== "Replaced") yield* Loop.stop(loop, new Shutdown(), removes ? closeTimeout : undefined)
   if (!removes) return
-  yield* Effect.suspend(() => remove(loop)).pipe(
+  yield* remove(loop).pipe(
     Effect.interruptible,
     Effect.timeoutOption(closeTimeout),
     Effect.catch((error) => Effect.logWarning(`${error.message}; the registration is left to expire`))
   )
+})
+
+const deregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
+  if (loop.closed === undefined) yield* Loop.stop(loop, new Detached(), "3 seconds")
+  yield* remove(loop)
 })
 
 const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
@@ -248,41 +250,6 @@ const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
   yield* Loop.ask(loop, "Register")
   return loop.lease ?? (yield* Loop.closedError(loop))
 })
-
-/** Its effects are made when they are asked for: of many lifelines in a process most are never asked. */
-class Running {
-  readonly status: Lifeline["Service"]["status"]
-  readonly beatSoon: Lifeline["Service"]["beatSoon"]
-  // Private to the engine too: printing a lifeline shows its status, not all that it runs on.
-  readonly #loop: Loop.Loop
-
-  constructor(loop: Loop.Loop) {
-    this.#loop = loop
-    this.status = loop.status
-    this.beatSoon = (within = "30 seconds") =>
-      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) })
-  }
-  get events() {
-    return Loop.events(this.#loop)
-  }
-  get lease() {
-    return Effect.sync(() => Option.fromUndefinedOr(this.#loop.lease))
-  }
-  get beatNow() {
-    return Loop.ask(this.#loop, "Heartbeat")
-  }
-  get reregister() {
-    return Effect.suspend(() => reregister(this.#loop))
-  }
-  get deregister() {
-    const loop = this.#loop
-    return Effect.suspend(() =>
-      loop.closed === undefined
-        ? Effect.andThen(Loop.stop(loop, new Detached(), "3 seconds"), Effect.suspend(() => remove(loop)))
-        : remove(loop)
-    )
-  }
-}
 
 const enabled = Effect.fnUntraced(function*(
   registry: Registry["Service"],
@@ -304,7 +271,16 @@ const enabled = Effect.fnUntraced(function*(
     const started = Deferred.await(loop.started)
     yield* Effect.onError(startup === "await" ? started : standalone(started), () => Loop.stop(loop, new Shutdown()))
   }
-  return new Running(loop)
+  return {
+    status: loop.status,
+    events: Loop.events(loop),
+    lease: Effect.sync(() => Option.fromUndefinedOr(loop.lease)),
+    beatNow: Loop.ask(loop, "Heartbeat"),
+    beatSoon: (within = "30 seconds") =>
+      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) }),
+    reregister: reregister(loop),
+    deregister: deregister(loop)
+  }
 })
 
 type MadeWith<E> = Effect.Effect<Lifeline["Service"], E, Registry | Scope.Scope>
