@@ -55,20 +55,20 @@ export interface Loop extends LoopOptions {
 
   policy: Heartbeat.Policy
   state: Heartbeat.State
-  lease: Lease.Lease | undefined
-  error: Drive.CallError | undefined
-  exhausted: Exhausted | undefined
-  heldUntil: number | undefined
-  closed: ClosedReason | undefined
+  lease?: Lease.Lease | undefined
+  error?: Drive.CallError | undefined
+  exhausted?: Exhausted | undefined
+  heldUntil?: number | undefined
+  closed?: ClosedReason | undefined
 
-  fiber: Fiber.Fiber<void> | undefined
+  fiber?: Fiber.Fiber<void> | undefined
   asleep: boolean
-  calling: Drive.Call | undefined
+  calling?: Drive.Call | undefined
   readonly queue: Array<Heartbeat.Event>
   /** What whoever asked waits for. */
-  answer: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
+  answer?: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
   /** Made when somebody first listens. */
-  listeners: Set<Queue.Enqueue<Event, Cause.Done>> | undefined
+  listeners?: Set<Queue.Enqueue<Event, Cause.Done>>
 }
 
 /** So many events a slow reader may be behind before it misses the oldest. */
@@ -104,17 +104,8 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
     started: Deferred.makeUnsafe(),
     policy: policyFor(options, undefined),
     state: Heartbeat.initial,
-    lease: undefined,
-    error: undefined,
-    exhausted: undefined,
-    heldUntil: undefined,
-    closed: undefined,
-    fiber: undefined,
     asleep: false,
-    calling: undefined,
-    queue: [],
-    answer: undefined,
-    listeners: undefined
+    queue: []
   }
 })
 
@@ -159,14 +150,14 @@ const settle = (loop: Loop): void => {
 }
 
 /** Closed for good: only who deregistered may register again. */
-const isOver = ({ closed }: Loop): boolean => closed !== undefined && closed._tag !== "Detached"
+const isFinal = (reason: ClosedReason | undefined): boolean => reason !== undefined && reason._tag !== "Detached"
 
 const close = (loop: Loop, reason: ClosedReason): void => {
   loop.closed = reason
   const at = loop.clock.currentTimeMillisUnsafe()
   setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
-  if (isOver(loop)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
+  if (isFinal(reason)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
   settle(loop)
 }
 
@@ -339,7 +330,7 @@ export const events = (loop: Loop): Stream.Stream<Event> =>
   Stream.callback<Event>((listener) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        if (isOver(loop)) Queue.endUnsafe(listener)
+        if (isFinal(loop.closed)) Queue.endUnsafe(listener)
         return (loop.listeners ??= new Set()).add(listener)
       }),
       (listeners) => Effect.sync(() => listeners.delete(listener))

@@ -10,11 +10,11 @@ import type { CallError } from "./drive.ts"
 
 /** What the loop knows beside the machine's state. */
 export interface Facts {
-  readonly lease: Lease.Lease | undefined
-  readonly error: CallError | undefined
-  readonly exhausted: Exhausted | undefined
+  readonly lease?: Lease.Lease | undefined
+  readonly error?: CallError | undefined
+  readonly exhausted?: Exhausted | undefined
   /** Until when the registry kept us for certain: outlives the loss of the lease. `undefined`: it never had us. */
-  readonly heldUntil: number | undefined
+  readonly heldUntil?: number | undefined
 }
 
 const isDefinitive = (error: CallError | undefined): error is AuthFailed | Refused =>
