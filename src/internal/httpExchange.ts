@@ -14,7 +14,7 @@ import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
-import * as HttpClientResponse from "effect/http/HttpClientResponse"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -40,9 +40,6 @@ export interface Options<T extends Classify.Table> {
 
 const isOk = (status: number): boolean => status >= 200 && status < 300
 
-// Statuses that have no body, whatever the headers say.
-const isBodiless = (status: number): boolean => status === 204 || status === 205 || status === 304
-
 /** Makes a client fit for {@link exchange}; once per adapter. */
 export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = withFetchOptions({
   redirect: "manual"
@@ -63,10 +60,7 @@ export const exchange = <const T extends Classify.Table>(
       response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : Effect.failSync(error)
     return Effect.flatMap(client.execute(request), (received) => {
       response = received
-      if (!isBodiless(received.status)) return readBody(received, at)
-      // Taken over, so that the client does not watch over a body that nobody will read.
-      HttpClientResponse.toWeb(received)
-      return Effect.succeed("")
+      return readBody(received, at)
     }).pipe(
       Effect.catch((error) =>
         unlessDecided(() => error._tag === "Refused" ? error : Classify.fromClientError(table, error, here()))
@@ -81,8 +75,7 @@ export const exchange = <const T extends Classify.Table>(
         : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
         const status = response?.status ?? 0
-        // Read no more often than needed: the headers are made anew each time.
-        const headers = isOk(status) && isBodiless(status) ? {} : response?.headers ?? {}
+        const headers = response?.headers ?? {}
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
           : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
