@@ -86,13 +86,9 @@ export const make: (
 ) => Effect.Effect<Registry.Registry["Service"], Refused, HttpClient.HttpClient> = Effect.fnUntraced(
   function*(options: Options) {
     if (!Client.isConfigured(options)) return Registry.disabled
-    const send = yield* Client.make(options)
+    const { deadline, send, target } = yield* Client.make(options)
     return Registry.Registry.of({
-      capabilities: {
-        ...capabilities,
-        target: options.url?.trim().replace(/\/+$/, ""),
-        deadline: Client.deadline(options)
-      },
+      capabilities: { ...capabilities, target, deadline },
       credential: Client.credential(options.apiKey),
       register: Effect.fnUntraced(function*(input) {
         const instance = yield* ServiceInstance.make(input)

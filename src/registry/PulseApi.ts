@@ -103,7 +103,7 @@ export const make: (
         sharedSettings: disabled("sharedSettings")
       })
     }
-    const send = yield* Client.make(options)
+    const { send } = yield* Client.make(options)
     return PulseApi.of({
       indexers: (id) => send("indexers", routes.indexers, Classify.http, { id, read: readIndexers }),
       downloadClients: send("downloadClients", routes.downloadClients, Classify.http, { read: readDownloadClients }),
