@@ -361,7 +361,7 @@ const invoke = Effect.fnUntraced(function*(
       lease: record.lease,
       now
     }
-    for (const { level, message } of Reporting.noticesOf(step)) yield* Effect.logWithLevel(level)(message())
+    for (const { level, message } of Reporting.noticesOf(step)) yield* Effect.logWithLevel(level)(message)
     if (Reporting.beganOutage(step)) yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
   })
 

@@ -130,7 +130,7 @@ const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
 const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
-  Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
+  Effect.annotateLogs(Effect.logWithLevel(level)(message), {
     package: "effect-lifeline",
     adapter: registry.capabilities.adapter,
     service: instance.name,

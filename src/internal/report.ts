@@ -28,8 +28,7 @@ export interface Report {
 export interface Notice {
   readonly event: Event
   readonly level: "Debug" | "Info" | "Warn" | "Error"
-  /** Put together where it is logged: most lines are below the level that is. */
-  readonly message: () => string
+  readonly message: string
 }
 
 const milestone = 5
@@ -50,58 +49,49 @@ export const gaveUp = ({ after, before, cause, now }: Report): Exhausted | undef
 
 const inTime = (delay: number): string => Duration.format(Duration.millis(Math.round(delay)))
 
+const plan = ({ dueAt, next }: Heartbeat.State, now: number): string => {
+  if (!isCall(next)) return "nothing more is tried"
+  return `next attempt ${dueAt > now ? `in ${inTime(dueAt - now)}` : "at once"}`
+}
+
 export const noticesOf = (report: Report): ReadonlyArray<Notice> => {
   const { after, before, cause, event, lease, now: at } = report
-  const { failures } = after
   const notices: Array<Notice> = []
-  const tell = (level: Notice["level"], event: Event, message: () => string): void => {
+  const tell = (level: Notice["level"], message: string, event: Event): void => {
     notices.push({ event, level, message })
   }
-  const plan = (): string => {
-    const wait = after.dueAt - at
-    if (wait === Infinity) return "nothing more is tried"
-    return `next attempt ${wait > 0 ? `in ${inTime(wait)}` : "at once"}`
-  }
+  const next = plan(after, at)
   if (cause !== undefined) {
-    const message = (): string => `${cause.message}; ${plan()}`
-    if (event._tag === "Lost") tell("Warn", { _tag: "LeaseLost", at, cause }, message)
-    if (event._tag === "Rejected") tell("Error", { _tag: "Halted", at, cause }, message)
+    const message = `${cause.message}; ${next}`
+    const { failures } = after
+    if (event._tag === "Lost") tell("Warn", message, { _tag: "LeaseLost", at, cause })
+    if (event._tag === "Rejected") tell("Error", message, { _tag: "Halted", at, cause })
     if (event._tag === "Failed" && isCall(before.next)) {
       tell(
         failures === 1 || failures % milestone === 0 ? "Warn" : "Debug",
-        { _tag: "Failed", at, call: before.next, cause, failures, nextAttemptAt: nextAttempt(after) },
-        () => `${cause.message}; failure ${failures} in a row, ${plan()}`
+        `${cause.message}; failure ${failures} in a row, ${next}`,
+        { _tag: "Failed", at, call: before.next, cause, failures, nextAttemptAt: nextAttempt(after) }
       )
     }
   }
   if (event._tag === "Registered" && lease !== undefined) {
     const again = before.everRegistered
-    tell("Info", { _tag: "Registered", at, lease, again }, () => `registered ${again ? "again " : ""}as ${lease.id}`)
+    tell("Info", `registered ${again ? "again " : ""}as ${lease.id}`, { _tag: "Registered", at, lease, again })
   }
-  if (event._tag === "Beaten") {
-    tell("Debug", { _tag: "Beat", at, nextAt: after.dueAt }, () => `beat acknowledged, ${plan()}`)
-  }
-  if (event._tag === "Verified") tell("Debug", { _tag: "Verified", at }, () => `registration verified, ${plan()}`)
+  if (event._tag === "Beaten") tell("Debug", `beat acknowledged, ${next}`, { _tag: "Beat", at, nextAt: after.dueAt })
+  if (event._tag === "Verified") tell("Debug", `registration verified, ${next}`, { _tag: "Verified", at })
   if (event._tag === "Woken") {
     const late = at - before.dueAt
-    tell(
-      "Info",
-      { _tag: "Woken", at, late },
-      () => `the timer fired ${inTime(late)} late: ${after.next.toLowerCase()} in ${inTime(after.dueAt - at)}`
-    )
+    tell("Info", `the timer fired ${inTime(late)} late, ${next}`, { _tag: "Woken", at, late })
   }
   const exhausted = gaveUp(report)
   if (exhausted !== undefined) {
-    const fate = nextAttempt(after) === undefined ? "not registered" : "going on standalone"
-    tell("Warn", { _tag: "WentStandalone", at, cause: exhausted }, () => `${fate}: ${exhausted.message}; ${plan()}`)
+    const fate = isCall(after.next) ? "going on standalone" : "not registered"
+    tell("Warn", `${fate}: ${exhausted.message}; ${next}`, { _tag: "WentStandalone", at, cause: exhausted })
   }
-  if (before.failures > 0 && failures === 0 && before.everRegistered && after.registered) {
-    const count = before.failures
-    tell(
-      "Info",
-      { _tag: "Recovered", at, failures: count },
-      () => `recovered after ${count} failure${count === 1 ? "" : "s"}`
-    )
+  if (before.failures > 0 && after.failures === 0 && before.everRegistered && after.registered) {
+    const { failures } = before
+    tell("Info", `recovered after ${failures} failure${failures === 1 ? "" : "s"}`, { _tag: "Recovered", at, failures })
   }
   return notices
 }
