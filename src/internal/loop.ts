@@ -19,7 +19,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -83,17 +82,13 @@ const policyFor = (
     expiresAfter: heartbeat.expiresAfter ?? expiresAfter ?? registry.capabilities.expiresAfter
   })
 
-/** The same context where there is none, so that many lifelines share it. */
-const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
-  Option.isSome(Context.getOption(context, Tracer.ParentSpan)) ? Context.omit(Tracer.ParentSpan)(context) : context
-
 export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn.Return<Loop> {
   const clock = yield* Clock.Clock
   return {
     ...options,
     clock,
     random: yield* Random.Random,
-    context: withoutSpan(yield* Effect.context<never>()),
+    context: Context.omit(Tracer.ParentSpan)(yield* Effect.context<never>()),
     status: yield* SubscriptionRef.make<Status>({
       _tag: "Registering",
       since: clock.currentTimeMillisUnsafe(),
@@ -310,18 +305,16 @@ export const ask = (loop: Loop, action: "Register" | "Heartbeat"): Effect.Effect
  * `patience`, so that its lease is known to whoever removes it.
  */
 export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason, patience?: Duration.Input) {
-  const { calling, fiber, policy } = loop
+  const { calling, fiber } = loop
   loop.closed = reason
   loop.queue.length = 0
   loop.fiber = undefined
   loop.asleep = false
   loop.calling = undefined
-  const at = { now: loop.clock.currentTimeMillisUnsafe(), random: 0 }
   if (fiber !== undefined && calling === "Register" && patience !== undefined) {
     yield* Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), patience)
   }
   if (fiber !== undefined) yield* Fiber.interrupt(fiber)
-  loop.state = Heartbeat.step(policy, loop.state, { _tag: "Stop" }, at).state
   close(loop, reason)
 })
 
