@@ -182,38 +182,20 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   return Effect.forEach(notices, (notice) => log(loop, notice), { discard: true })
 }
 
-/** In how many milliseconds the lease runs out; not above 0 where it has, or where there is none. */
-const leftOf = ({ clock, heldUntil = -Infinity }: Loop): number => heldUntil - clock.currentTimeMillisUnsafe()
-
-/** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
-const expire = (loop: Loop): void =>
-  refresh(loop, Math.max(loop.heldUntil ?? -Infinity, loop.clock.currentTimeMillisUnsafe()))
-
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
- * out meanwhile.
+ * out meanwhile. What ends before the lease does cannot outlive it unnoticed, so an idle lifeline is one timer.
  */
 const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.Effect<A> => {
-  const left = leftOf(loop)
+  const { clock, heldUntil = -Infinity } = loop
+  const left = heldUntil - clock.currentTimeMillisUnsafe()
   return left <= 0 || left >= longest ? wait : Effect.raceFirst(
     wait,
-    Effect.sleep(left).pipe(
-      Effect.andThen(Effect.sync(() => expire(loop))),
-      Effect.andThen(Effect.never)
-    )
-  )
-}
-
-/** As {@link fenced}, without a fiber more: an idle lifeline is one timer. */
-const sleep = (loop: Loop, millis: number): Effect.Effect<void> => {
-  const { clock } = loop
-  const left = leftOf(loop)
-  return left <= 0 || left >= millis ? clock.sleep(Duration.millis(millis)) : Effect.flatMap(
-    clock.sleep(Duration.millis(left)),
-    () => {
-      expire(loop)
-      return clock.sleep(Duration.millis(millis - left))
-    }
+    Effect.flatMap(clock.sleep(Duration.millis(left)), () => {
+      // It has run out, whatever a clock that was set back or a timer that fired early may say.
+      refresh(loop, Math.max(heldUntil, clock.currentTimeMillisUnsafe()))
+      return Effect.never
+    })
   )
 }
 
@@ -224,7 +206,6 @@ const call = (loop: Loop, action: Drive.Call): Effect.Effect<void> => {
   if (heldUntil <= now) refresh(loop, now)
   loop.calling = action
   const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
-  // What ends before the lease does cannot outlive it unnoticed.
   return Effect.flatMap(fenced(loop, performed, Duration.toMillis(deadline)), (outcome) => {
     loop.calling = undefined
     loop.lease = outcome.lease
@@ -254,7 +235,7 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
     }
     if (wait > 0) {
       loop.asleep = true
-      yield* sleep(loop, wait)
+      yield* fenced(loop, clock.sleep(Duration.millis(wait)), wait)
       loop.asleep = false
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
       if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
@@ -282,11 +263,10 @@ export const poke = (loop: Loop, event: Heartbeat.Event): Effect.Effect<void> =>
     loop.fiber = Effect.runForkWith(loop.context)(run(loop))
   })
 
-/** Starts with a fresh state, also after `stop`. */
+/** Starts afresh, also after `stop`. */
 export const start = (loop: Loop): Effect.Effect<void> =>
   Effect.suspend(() => {
     loop.closed = undefined
-    loop.state = Heartbeat.initial
     return poke(loop, { _tag: "Start" })
   })
 
