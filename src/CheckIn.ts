@@ -239,9 +239,6 @@ const tooSlow = ({ expiresAfter = Infinity, interval }: Heartbeat.Policy): strin
 
 const inTime = (millis: number): string => Duration.format(Duration.millis(millis))
 
-const isDefinitive = (error: Drive.CallError | undefined): error is AuthFailed | Refused =>
-  error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
-
 const haltOf = ({ cause, state }: Record.Record): Halt | undefined => {
   switch (state.mode) {
     case "Running":
@@ -441,7 +438,7 @@ const invoke = Effect.fnUntraced(function*(
       report: { ...common(ended, again), _tag: "Halted", reason: halt, cause: cause && summary(cause) },
       error: halt !== "AuthFailed" && halt !== "Refused"
         ? undefined
-        : isDefinitive(failure)
+        : Drive.isDefinitive(failure)
         ? failure
         : Record.isDefinitive(cause)
         ? Record.errorOf(cause)
