@@ -41,6 +41,7 @@
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
+import { showIssues } from "./internal/showIssues.ts"
 
 /**
  * What was being tried, and where. `target` never holds a user name, a password, a query or a fragment.
@@ -349,9 +350,7 @@ export interface Issue {
  */
 export class InvalidRequest extends Data.TaggedError("InvalidRequest")<{ readonly issues: ReadonlyArray<Issue> }> {
   override get message() {
-    return `invalid request: ${
-      this.issues.map((issue) => issue.path === "" ? issue.message : `${issue.path}: ${issue.message}`).join("; ")
-    }`
+    return `invalid request: ${showIssues(this.issues)}`
   }
 }
 

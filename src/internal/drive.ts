@@ -21,7 +21,7 @@ import * as Telemetry from "../Telemetry.ts"
 export type CallError = Transient | LeaseLost | AuthFailed | Refused
 
 export const isDefinitive = (error: CallError | undefined): error is AuthFailed | Refused =>
-  error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
+  error?._tag === "AuthFailed" || error?._tag === "Refused"
 
 /** The actions that send something. */
 export type Call = "Register" | "Heartbeat" | "Verify"

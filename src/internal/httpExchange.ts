@@ -23,6 +23,7 @@ import * as Classify from "../Classify.ts"
 import type { Attempted, Refused, Transient } from "../LifelineError.ts"
 import { withFetchOptions } from "./fetchOptions.ts"
 import { issuesOf } from "./issues.ts"
+import { showIssues } from "./showIssues.ts"
 
 /** The most that is read of one answer, in bytes: some ten thousand services. */
 export const maxBodySize = 4 * 1024 * 1024
@@ -112,12 +113,7 @@ export const readJson = <S extends Schema.Decoder<unknown>>(
       try: (): unknown => JSON.parse(body),
       catch: () => body === "" ? "no body" : "a body that is not JSON"
     }).pipe(
-      Effect.flatMap((json) =>
-        Effect.mapError(decode(json), (error) =>
-          issuesOf(error, "body").map((issue) => `${issue.path}: ${issue.message}`)[0])
-      ),
-      Effect.mapError((detail) =>
-        Classify.malformedResponse({ ...at, detail })
-      )
+      Effect.flatMap((json) => Effect.mapError(decode(json), (error) => showIssues(issuesOf(error, "body")))),
+      Effect.mapError((detail) => Classify.malformedResponse({ ...at, detail }))
     )
 }
