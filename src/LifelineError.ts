@@ -209,7 +209,7 @@ export class LeaseExpired extends Data.TaggedError("LeaseExpired") {
  */
 export class LeaseTaken extends Data.TaggedError("LeaseTaken")<{ readonly by?: string | undefined }> {
   override get message() {
-    return `another instance registered under the same identity${apart(this.by)}`
+    return `another instance has the same identity${apart(this.by)}`
   }
 }
 
@@ -374,7 +374,7 @@ export class NotFound extends Data.TaggedError("NotFound")<{ readonly detail?: s
  */
 export class Conflict extends Data.TaggedError("Conflict")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `it contradicts what the peer has${optional(this.detail)}; look at what is there`
+    return `it contradicts what is there${optional(this.detail)}; look at that`
   }
 }
 
@@ -398,7 +398,7 @@ export class Unsupported extends Data.TaggedError("Unsupported")<{ readonly deta
  */
 export class MalformedResponse extends Data.TaggedError("MalformedResponse")<{ readonly detail: string }> {
   override get message() {
-    return `not an answer of this protocol: ${this.detail}; check that the URL leads to the peer and not to a proxy`
+    return `not an answer of this protocol: ${this.detail}; check that the URL does not lead to a proxy`
   }
 }
 

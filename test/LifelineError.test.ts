@@ -52,10 +52,10 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [leaseLost(new LifelineError.LeaseExpired()), "ran out before it was renewed", "register again"],
   [
     leaseLost(new LifelineError.LeaseTaken({ by: "http://haul-2:8484" })),
-    "another instance registered under the same identity (http://haul-2:8484)",
+    "another instance has the same identity (http://haul-2:8484)",
     "give each a name of its own"
   ],
-  [leaseLost(new LifelineError.LeaseTaken({})), "under the same identity;", "give each a name of its own"],
+  [leaseLost(new LifelineError.LeaseTaken({})), "another instance has the same identity;", "give each a name of its own"],
   [
     authFailed(new LifelineError.Unauthorized({ detail: "A valid X-Api-Key header is required." })),
     "the credential was not accepted: A valid X-Api-Key header is required; check it",
@@ -79,12 +79,12 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
     "was refused: invalid request"
   ],
   [refused(new LifelineError.NotFound({})), "not found", "check the URL"],
-  [refused(new LifelineError.Conflict({ detail: "stale index" })), "stale index", "look at what is there"],
+  [refused(new LifelineError.Conflict({ detail: "stale index" })), "stale index", "look at that"],
   [refused(new LifelineError.Unsupported({ detail: "no watch" })), "not supported here: no watch", "was refused"],
   [
     refused(new LifelineError.MalformedResponse({ detail: "expected JSON, got text/html" })),
     "expected JSON, got text/html",
-    "check that the URL leads to the peer and not to a proxy"
+    "check that the URL does not lead to a proxy"
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),

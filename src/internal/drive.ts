@@ -84,7 +84,7 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
 const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
   Classify.unreachable({
     ...attempted(call, registry),
-    detail: "the adapter failed unexpectedly; see the cause",
+    detail: "the adapter failed; see the cause",
     cause: Cause.squash(cause)
   })
 
