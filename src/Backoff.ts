@@ -515,8 +515,8 @@ export const registration: Bounded = {
 /**
  * Failing heartbeats: a first window of one interval, then windows of two, phase jitter, no limit. So a registry that is
  * down is never asked more often than one that is up, a fleet comes back to it at the uniform rate, and no wait is
- * longer than Pulse's stale limit of 120 s with its interval of 30 s. Drivers hold the windows below half of what the
- * registry itself grants, where it grants less.
+ * longer than Pulse's stale limit of 120 s with its interval of 30 s. No window, and no hint of the server, is longer than
+ * half of `expiresAfter`, how long the registry keeps a service without a beat, so that one failure never makes it stale.
  *
  * **Example** (For Pulse's interval)
  *
@@ -530,11 +530,13 @@ export const registration: Bounded = {
  * @category presets
  * @since 0.1.0
  */
-export const heartbeat = (interval: Duration.Input): Unbounded => {
-  const base = Math.min(Math.max(1, Duration.toMillis(interval)), longest)
-  const cap = Math.min(2 * base, longest)
+export const heartbeat = (interval: Duration.Input, expiresAfter: Duration.Input = Infinity): Unbounded => {
+  const beat = Math.max(1, Duration.toMillis(interval))
+  const resetAfter = Math.min(2 * beat, longest)
+  const cap = Math.max(1, Math.min(resetAfter, Duration.toMillis(expiresAfter) / 2))
   const floor = Math.min(streams.floor, cap)
-  return { ...streams, base, cap, floor, resetAfter: cap, hint: { ...streams.hint, floor } }
+  const hint = { floor, ceiling: Math.min(streams.hint.ceiling, cap) }
+  return { ...streams, base: Math.min(beat, cap), cap, floor, resetAfter, hint }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -168,9 +168,8 @@ export interface Options {
   /** The backoff of the first registration. @default `Backoff.registration` */
   readonly registering?: Backoff.Policy | undefined
   /**
-   * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval)` with its cap at most
-   * half of `expiresAfter`, so that one failure never makes us stale, and what a server asks to wait held below that too.
-   * Limits of attempts or time do not count here: whoever was registered once is not given up
+   * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval, expiresAfter)`. Limits of
+   * attempts or time do not count here: whoever was registered once is not given up
    */
   readonly failing?: Backoff.Policy | undefined
   /**
@@ -217,12 +216,6 @@ const positive = (input: Duration.Input | undefined): number | undefined => {
   return value > 0 ? value : undefined
 }
 
-const below = (policy: Backoff.Unbounded, limit: number): Backoff.Unbounded => {
-  const cap = Math.max(1, Math.min(policy.cap, limit))
-  const hint = { floor: Math.min(policy.hint.floor, cap), ceiling: Math.min(policy.hint.ceiling, cap) }
-  return { ...policy, cap, base: Math.min(policy.base, cap), floor: Math.min(policy.floor, cap), hint }
-}
-
 /**
  * Makes a policy from what is given and defaults for the rest.
  *
@@ -237,7 +230,7 @@ export const make = (options: Options = {}): Policy => {
     expiresAfter,
     registering: options.registering ?? Backoff.registration,
     failing: options.failing === undefined
-      ? below(Backoff.heartbeat(interval), (expiresAfter ?? Infinity) / 2)
+      ? Backoff.heartbeat(interval, expiresAfter)
       : { ...options.failing, bound: "unbounded" },
     verifyEvery: options.verifyEvery ?? 10,
     reregisterAfter: options.reregisterAfter ?? 5,

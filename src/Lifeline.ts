@@ -269,7 +269,8 @@ const enabled = Effect.fnUntraced(function*(
   yield* Loop.start(loop)
   if (startup !== "background") {
     const started = Deferred.await(loop.started)
-    yield* Effect.onError(startup === "await" ? started : standalone(started), () => Loop.stop(loop, new Shutdown()))
+    const ready = startup === "await" ? started : Effect.catchTag(started, "Exhausted", () => Effect.void)
+    yield* Effect.onError(ready, () => Loop.stop(loop, new Shutdown()))
   }
   return {
     status: loop.status,
