@@ -69,10 +69,10 @@ const capabilities: Registry.Capabilities = {
   browser: "same-origin"
 }
 
-const readService = readJson(Wire.Service)
+const readRegistration = readJson(Wire.Registration)
 
 /** The same address, whatever its spelling. */
-const isSameUrl = (a: string, b: string): boolean => a === b || (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
+const isSameUrl = (a: string, b: string): boolean => (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
 
 /**
  * Makes the adapter. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or https URL, or holds a user
@@ -95,7 +95,7 @@ export const make: (
         const service = yield* send("register", routes.register, Classify.http, {
           payload: Wire.toRegister(instance),
           secret: instance.apiKey,
-          read: readService
+          read: readRegistration
         })
         return {
           id: service.id,
@@ -112,7 +112,7 @@ export const make: (
           id,
           secret: instance.apiKey,
           read: (body, at) =>
-            Effect.flatMap(readService(body, at), ({ api_url }) =>
+            Effect.flatMap(readRegistration(body, at), ({ api_url }) =>
               isSameUrl(api_url, instance.apiUrl)
                 ? Effect.void
                 : Effect.fail(Classify.leaseTaken({ ...at, by: showUrl(api_url) })))
