@@ -312,13 +312,13 @@ const unhealthy = (policy: Policy, state: State): State => ({
 const fail = (policy: Policy, state: State, next: Action, at: At, hint?: number): State => {
   const failed = unhealthy(policy, state)
   const backoff = state.everRegistered ? policy.failing : policy.registering
-  const failure = { ...at, hint }
+  const failure = { ...at, hint, startedAt: state.dueAt }
   // What bounds the first registration only: whoever was registered once is not given up.
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
   const exhausted = bounded === undefined
-  if (exhausted && !policy.keepTrying) return idle({ ...failed, exhausted }, "GivenUp", at)
   const outage = bounded ?? Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
-  return due({ ...failed, exhausted, backoff: outage }, next, outage.wait, at)
+  const outlasting: State = { ...failed, exhausted, backoff: outage }
+  return exhausted && !policy.keepTrying ? idle(outlasting, "GivenUp", at) : due(outlasting, next, outage.wait, at)
 }
 
 const beaten = (policy: Policy, state: State, sentAt: number, at: At): State => {

@@ -42,7 +42,7 @@ export const gaveUp = ({ after, before, cause, now }: Report): Exhausted | undef
   after.exhausted && !before.exhausted && cause?._tag === "Transient"
     ? new Exhausted({
       attempts: after.failures,
-      elapsed: Duration.millis(Math.max(0, now - (before.backoff.failures === 0 ? now : before.backoff.since))),
+      elapsed: Duration.millis(now - after.backoff.since),
       last: cause
     })
     : undefined
