@@ -12,12 +12,12 @@ import type { Task, Took } from "./sse/work.ts"
 
 export const name = "sse"
 
-const turns = 5
+const turns = 7
 
 const works = [
-  { label: "64 B", size: 64, warm: 100_000, count: 500_000 },
-  { label: "1 kB", size: 1000, warm: 50_000, count: 200_000 },
-  { label: "1 MB", size: 1_000_000, warm: 100, count: 400 }
+  { label: "64 B", size: 64, warm: 100_000, count: 400_000 },
+  { label: "1 kB", size: 1000, warm: 50_000, count: 150_000 },
+  { label: "1 MB", size: 1_000_000, warm: 100, count: 300 }
 ] as const
 
 interface Contender {

@@ -3,7 +3,7 @@
 //   npm run size               a table, with the peers beside it once `npm ci --prefix bench` has installed them
 //   npm run size -- --json     one line per figure: {"bench","figure","value","unit","bound","holds"}
 //   npm run size -- "--known=FIGURE=KB"  does not fail for a figure that is over its budget, while it is at most so many kB
-//   npm run size -- --modules  and what each of our modules weighs in the program (minified, before gzip)
+//   npm run size -- --modules  and what each of our modules weighs in the programs (minified, before gzip)
 //
 // Builds dist first (the pure annotations in it decide what a bundler can drop). Our share of a bundle is the whole less a
 // bundle that holds exactly the same members of the same effect modules and nothing else. Our code bundled by itself, with
@@ -30,6 +30,34 @@ interface Figure {
   readonly note?: string
 }
 
+/** The program `lifeline`, with a client that signs each request with a key that survives a restart. */
+const signing = (imports: string, keys: string): string => `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as HttpClient from "effect/http/HttpClient"
+    import * as Layer from "effect/Layer"
+    import * as Lifeline from "effect-lifeline/Lifeline"
+    import * as Proof from "effect-lifeline/Proof"
+    import * as Pulse from "effect-lifeline/registry/Pulse"
+    ${imports}
+
+    const client = Layer.effect(
+      HttpClient.HttpClient,
+      Effect.gen(function*() {
+        return Proof.httpClient(yield* HttpClient.HttpClient, { proof: yield* Proof.Proof })
+      })
+    ).pipe(Layer.provide(Proof.layerDpopStored({ name: "device" })), Layer.provide(${keys}))
+    const main = Lifeline.layer({
+      instance: { name: "worker", type: "worker", apiUrl: "http://worker:8080" },
+      startup: "standalone"
+    }).pipe(
+      Layer.provide(Pulse.layer({ url: "http://pulse:9696" })),
+      Layer.provide(client),
+      Layer.provide(FetchHttpClient.layer)
+    )
+    Effect.runFork(Layer.launch(main))
+  `
+
 const programs: Readonly<Record<string, string>> = {
   lifeline: `
     import * as Effect from "effect/Effect"
@@ -47,10 +75,54 @@ const programs: Readonly<Record<string, string>> = {
     )
     Effect.runFork(Layer.launch(main))
   `,
+  proof: signing(`import * as KeyStore from "effect-lifeline/browser/KeyStore"`, "KeyStore.layer()"),
+  encrypted: signing(
+    `import * as Cipher from "effect-lifeline/Cipher"
+    import * as KeyValueStore from "effect/persistence/KeyValueStore"
+    import * as KeyStore from "effect-lifeline/KeyStore"`,
+    `KeyStore.layerKeyValueStore({ cipher: Cipher.aesGcm(globalThis.key) }).pipe(
+      Layer.provide(KeyValueStore.layerStorage(() => localStorage))
+    )`
+  ),
   backoff: `
     import * as Backoff from "effect-lifeline/Backoff"
 
     globalThis.kept = Backoff
+  `,
+  events: `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as Stream from "effect/Stream"
+    import * as EventSource from "effect-lifeline/EventSource"
+
+    const main = EventSource.stream("http://pulse:9696/api/v1/events").pipe(
+      Stream.runForEach((event) => Effect.log(event)),
+      Effect.provide(FetchHttpClient.layer)
+    )
+    Effect.runFork(main)
+  `,
+  listener: `
+    import * as Effect from "effect/Effect"
+    import * as FetchHttpClient from "effect/http/FetchHttpClient"
+    import * as Stream from "effect/Stream"
+    import * as EventSource from "effect-lifeline/EventSource"
+    import * as Listener from "effect-lifeline/Listener"
+    import * as WebSocket from "effect-lifeline/WebSocket"
+
+    const events = EventSource.stream("http://pulse:9696/api/v1/events").pipe(
+      Stream.runForEach((event) => Effect.log(event)),
+      Effect.provide(FetchHttpClient.layer)
+    )
+    const listens = Effect.gen(function*() {
+      const listener = yield* Listener.make({
+        connect: WebSocket.open({ url: "wss://feed.example/live" }),
+        route: (message) => message.split(" ")[0],
+        subscribe: (key) => "subscribe " + key
+      })
+      const { messages } = yield* listener.subscribe("gold")
+      yield* Stream.runForEach(messages, (message) => Effect.log(message))
+    })
+    Effect.runFork(Effect.all([events, Effect.scoped(listens)]))
   `
 }
 
@@ -58,7 +130,11 @@ interface Bundle {
   readonly text: string
   /** Bytes in the bundle, by module of ours. */
   readonly modules: Readonly<Record<string, number>>
+  /** Bytes in the bundle that are of effect's Schema. */
+  readonly schema: number
 }
+
+const isSchema = (path: string): boolean => /\/effect\/dist\/(internal\/schema\/|Schema\w*\.js$)/.test(path)
 
 /** Bundles a program; `external` leaves effect out. */
 const bundle = async (
@@ -94,7 +170,9 @@ const bundle = async (
   const modules = Object.entries(inputs).flatMap(([path, { bytesInOutput }]) =>
     path.startsWith("dist/") ? [[path.slice("dist/".length), bytesInOutput] as const] : []
   )
-  return { text, modules: Object.fromEntries(modules) }
+  const schema = Object.entries(inputs).filter(([path]) => isSchema(path))
+    .reduce((sum, [, { bytesInOutput }]) => sum + bytesInOutput, 0)
+  return { text, modules: Object.fromEntries(modules), schema }
 }
 
 const gzip = (text: string): number => gzipSync(text, { level: 9 }).length
@@ -127,6 +205,7 @@ interface Measured {
   readonly share: number
   readonly alone: number
   readonly modules: Readonly<Record<string, number>>
+  readonly schema: number
 }
 
 const measure = async (name: string): Promise<Measured> => {
@@ -137,7 +216,8 @@ const measure = async (name: string): Promise<Measured> => {
   const alone = await bundle(contents, { external: true })
   const readable = await bundle(contents, { external: true, minify: false })
   const baseline = await bundle(baselineOf(readable.text))
-  return { total, share: total - baselineSize(baseline.text), alone: gzip(alone.text), modules: whole.modules }
+  const { modules, schema } = whole
+  return { total, share: total - baselineSize(baseline.text), alone: gzip(alone.text), modules, schema }
 }
 
 /** The peers' smallest useful program; for a browser where they can, else for Node, else not at all. */
@@ -145,7 +225,15 @@ const peers: Readonly<Record<string, string>> = {
   "eureka-js-client": `import { Eureka } from "eureka-js-client"; new Eureka({}).start()`,
   consul: `import Consul from "consul"; new Consul().agent.service.register({ name: "worker" })`,
   nacos: `import { NacosNamingClient } from "nacos"; new NacosNamingClient({}).ready()`,
-  etcd3: `import { Etcd3 } from "etcd3"; new Etcd3().lease(10).grant()`
+  etcd3: `import { Etcd3 } from "etcd3"; new Etcd3().lease(10).grant()`,
+  eventsource: `import { EventSource } from "eventsource"; new EventSource("/events").onmessage = console.log`,
+  "@microsoft/fetch-event-source":
+    `import { fetchEventSource } from "@microsoft/fetch-event-source"; fetchEventSource("/events", { onmessage: console.log })`,
+  "reconnecting-websocket": `import Socket from "reconnecting-websocket"; new Socket("/live").onmessage = console.log`,
+  partysocket: `import Socket from "partysocket/ws"; new Socket("/live").onmessage = console.log`,
+  "graphql-ws":
+    `import { createClient } from "graphql-ws"; createClient({ url: "/live" }).subscribe({ query: "" }, console)`,
+  "socket.io-client": `import { io } from "socket.io-client"; io("/live").on("message", console.log)`
 }
 
 const measurePeer = async (name: string, contents: string): Promise<Figure> => {
@@ -167,7 +255,11 @@ if (!built.ok) {
 }
 
 const lifeline = await measure("lifeline")
+const proof = await measure("proof")
+const encrypted = await measure("encrypted")
 const backoff = await measure("backoff")
+const events = await measure("events")
+const listener = await measure("listener")
 const figures: Array<Figure> = [
   { figure: "lifeline, in all", value: kilobytes(lifeline.total), bound: 70, note: "Lifeline, Pulse, fetch" },
   {
@@ -177,9 +269,33 @@ const figures: Array<Figure> = [
     note: "over the same members of effect"
   },
   { figure: "lifeline, ours by itself", value: kilobytes(lifeline.alone), bound: null, note: "effect external" },
+  {
+    figure: "proof, over lifeline",
+    value: kilobytes(proof.total - lifeline.total),
+    bound: 6,
+    note: "DPoP, a key in IndexedDB; effect's part included"
+  },
+  {
+    figure: "proof, over lifeline, encrypted keys",
+    value: kilobytes(encrypted.total - lifeline.total),
+    bound: 6,
+    note: "a key in a KeyValueStore, AES-GCM"
+  },
   { figure: "backoff, in all", value: kilobytes(backoff.total), bound: null, note: "the whole module" },
   { figure: "backoff, our share", value: kilobytes(backoff.share), bound: 2, note: "over the same members of effect" },
-  { figure: "backoff, ours by itself", value: kilobytes(backoff.alone), bound: null, note: "effect external" }
+  { figure: "backoff, ours by itself", value: kilobytes(backoff.alone), bound: null, note: "effect external" },
+  { figure: "events, in all", value: kilobytes(events.total), bound: null, note: "EventSource, Reconnect, fetch" },
+  { figure: "events, our share", value: kilobytes(events.share), bound: 5, note: "over the same members of effect" },
+  { figure: "events, ours by itself", value: kilobytes(events.alone), bound: null, note: "effect external" },
+  { figure: "events, Schema in it", value: events.schema / 1000, bound: 0, note: "before gzip" },
+  { figure: "listener, in all", value: kilobytes(listener.total), bound: null, note: "events, Listener, WebSocket" },
+  {
+    figure: "listener, our share over events",
+    value: kilobytes(listener.share - events.share),
+    bound: 6,
+    note: "over the same members of effect"
+  },
+  { figure: "listener, Schema in it", value: listener.schema / 1000, bound: null, note: "before gzip" }
 ]
 
 const peersInstalled = existsSync(`${root}/bench/node_modules`)
@@ -204,7 +320,7 @@ if (json) {
 } else {
   const row = (...cells: ReadonlyArray<string>): string => {
     const [name = "", value = "", bound = "", state = "", note = ""] = cells
-    return `${name.padEnd(34)}${value.padStart(9)}${bound.padStart(9)}  ${state.padEnd(6)}${note}`.trimEnd()
+    return `${name.padEnd(42)}${value.padStart(9)}${bound.padStart(9)}  ${state.padEnd(6)}${note}`.trimEnd()
   }
   const version: string = JSON.parse(readFileSync(`${root}/node_modules/effect/package.json`, "utf8")).version
   console.log(`minified, gzip -9, kB (1000 bytes); effect ${version}`)
@@ -219,9 +335,11 @@ if (json) {
     ))
   }
   if (process.argv.includes("--modules")) {
-    console.log("\nour modules in the program lifeline, bytes, minified, before gzip")
-    for (const [path, bytes] of Object.entries(lifeline.modules).toSorted(([, a], [, b]) => b - a)) {
-      console.log(row(path, String(bytes)))
+    for (const [program, { modules }] of Object.entries({ lifeline, events, listener })) {
+      console.log(`\nour modules in the program ${program}, bytes, minified, before gzip`)
+      for (const [path, bytes] of Object.entries(modules).toSorted(([, a], [, b]) => b - a)) {
+        console.log(row(path, String(bytes)))
+      }
     }
   }
   if (!peersInstalled) console.log("The peers are not installed; to see them beside it: npm ci --prefix bench")

@@ -169,4 +169,8 @@ export const make: (host: Host) => Effect.Effect<Connectivity, never, Scope.Scop
  * @category layers
  * @since 0.1.0
  */
-export const layerBrowser: Layer.Layer<never> = Layer.effect(Connectivity, Effect.suspend(() => make(globalThis)))
+export const layerBrowser: Layer.Layer<never> = Layer.effect(
+  Connectivity,
+  // Each platform's types say something else of its own global scope; what is not there is not used.
+  Effect.suspend(() => make(globalThis as unknown as Host))
+)

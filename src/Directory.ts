@@ -11,7 +11,8 @@
  * | `changes` | what transports fail with | one connection; `Refused` (`Unsupported`) where `watch` is `"none"` |
  *
  * `changes` is a transport for `Reconnect`, not a stream: an adapter makes one connection and says what comes on it, where to
- * resume (a cursor with each frame, where its registry has one) and when it cannot (the notice `Gap`). When to connect again is
+ * resume (a cursor with each frame, where its registry has one) and when it cannot: where what happened since the connection before
+ * is not told, a connection (of a `generation` over 1) begins with the notice `Gap`. When to connect again is
  * decided once, for all adapters, in `Reconnect`; {@link follow} is that stream. That the effect has succeeded means
  * that every change from then on comes: a picture that is read (`discover`) after it misses nothing.
  *
@@ -144,9 +145,8 @@ export const disabled: Directory["Service"] = {
 export const layerDisabled: Layer.Layer<Directory> = Layer.succeed(Directory, disabled)
 
 /**
- * Every change, over as many connections as it takes: see `Reconnect.stream`. A `Gap` says that changes may be missing, in a
- * registry that can resume; in one that cannot (`watch` is `"push"`) each lost connection may have missed some, which the status of
- * a handle tells. For a picture that is kept right see `DiscoveryCache`.
+ * Every change, over as many connections as it takes: see `Reconnect.stream`. A `Gap` says that changes may be missing: it comes
+ * with each connection but the first, unless the registry could resume. For a picture that is kept right see `DiscoveryCache`.
  *
  * **Example** (A log of who comes and goes)
  *

@@ -1,8 +1,9 @@
 /**
- * Finding other services: all of them, by type, by capability, by name; and `peer`, which finds one by name and gives what is
- * needed to call it: its URL and the API key that it shares.
+ * Finding other services: all of them, by type, by capability, by name; `pick`, which chooses one; and `peer`, which finds one by
+ * name and gives what is needed to call it: its URL and the API key that it shares.
  *
- * Every call asks the registry: nothing is cached.
+ * With {@link layer} every call asks the registry: nothing is cached. `DiscoveryCache.layer` gives the same service, answered
+ * from memory and kept right by the registry's events.
  *
  * **Example** (Calling a sibling)
  *
@@ -27,6 +28,7 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import type * as Redacted from "effect/Redacted"
 import * as Directory from "./Directory.ts"
 import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
@@ -107,6 +109,22 @@ export class PeerUnavailable
 }
 
 /**
+ * No registered service is what `pick` was asked for.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NoneRegistered extends Data.TaggedError("NoneRegistered")<{ readonly query: Directory.Query }> {
+  override get message() {
+    const { capability, name, type } = this.query
+    const wanted = Object.entries({ name, type, capability }).flatMap(([field, value]) =>
+      value === undefined ? [] : [`${field} ${value}`]
+    )
+    return `no service is registered${wanted.length === 0 ? "" : ` with ${wanted.join(", ")}`}`
+  }
+}
+
+/**
  * Where a peer is, and the key with which to call it.
  *
  * @category models
@@ -128,12 +146,19 @@ type Services = Effect.Effect<ReadonlyArray<ServiceInstance.RegisteredService>, 
  * @since 0.1.0
  */
 export class Discovery extends Context.Service<Discovery, {
-  /** Every registered service. Where no registry is configured these four fail as `Refused` (`Unsupported`). */
+  /** Every registered service. Where no registry is configured these, and `pick`, fail as `Refused` (`Unsupported`). */
   readonly all: Services
   readonly byType: (type: string) => Services
   readonly byCapability: (capability: string) => Services
   /** Several where services of different types share a name. */
   readonly byName: (name: string) => Services
+  /**
+   * One of the services that match, by chance: one that is online, where there is none one that is degraded, then one
+   * of unknown status, and one that is offline only where there is nothing else.
+   */
+  readonly pick: (
+    query: Directory.Query
+  ) => Effect.Effect<ServiceInstance.RegisteredService, NoneRegistered | Transient | AuthFailed | Refused>
   /** One service by name, with its key. Of several the first that is online, else the first. */
   readonly peer: (name: string) => Effect.Effect<Peer, PeerUnavailable | AuthFailed | Refused>
   /**
@@ -147,21 +172,42 @@ type Service = ServiceInstance.RegisteredService
 
 const isOnline = (service: Service): boolean => service.status === "online"
 
+/** Whom to prefer. */
+const order: ReadonlyArray<ServiceInstance.ServiceStatus> = ["online", "degraded", "unknown", "offline"]
+
 /**
- * Makes the service over a directory.
+ * Makes the service over any way to find services: given a query, those that match. `false`: no registry is configured.
+ *
+ * **Example** (A list of one's own)
+ *
+ * ```ts
+ * import * as Directory from "effect-lifeline/Directory"
+ * import * as Discovery from "effect-lifeline/Discovery"
+ * import type { RegisteredService } from "effect-lifeline/ServiceInstance"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const over = (services: ReadonlyArray<RegisteredService>) =>
+ *   Discovery.fromFind((query) => Effect.succeed(services.filter((service) => Directory.matches(query, service))))
+ * ```
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: Effect.Effect<Discovery["Service"], never, Directory.Directory> = Effect.gen(function*() {
-  const directory = yield* Directory.Directory
-  const all = directory.discover({})
-  const isEnabled = directory.capabilities.enabled
+export const fromFind = (find: (query: Directory.Query) => Services, isEnabled = true): Discovery["Service"] => {
+  const all = find({})
   return Discovery.of({
     all,
-    byType: (type) => directory.discover({ type }),
-    byCapability: (capability) => directory.discover({ capability }),
-    byName: (name) => directory.discover({ name }),
+    byType: (type) => find({ type }),
+    byCapability: (capability) => find({ capability }),
+    byName: (name) => find({ name }),
+    pick: Effect.fnUntraced(function*(query) {
+      const services = yield* find(query)
+      const best = order.map((status) =>
+        services.filter((service) => service.status === status)
+      ).find((them) => them.length > 0) ?? services
+      const picked = best[Math.floor((yield* Random.next) * best.length)]
+      return picked ?? (yield* new NoneRegistered({ query }))
+    }),
     peer: Effect.fnUntraced(function*(peer) {
       const unavailable = (reason: PeerUnavailableReason) => new PeerUnavailable({ peer, reason })
       if (!isEnabled) return yield* unavailable(new NotConfigured())
@@ -191,7 +237,18 @@ export const make: Effect.Effect<Discovery["Service"], never, Directory.Director
       )
       : Effect.succeed({})
   })
-})
+}
+
+/**
+ * Makes the service over a directory.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: Effect.Effect<Discovery["Service"], never, Directory.Directory> = Effect.map(
+  Directory.Directory,
+  ({ capabilities, discover }) => fromFind(discover, capabilities.enabled)
+)
 
 /**
  * {@link make} as a layer.

@@ -11,7 +11,7 @@
  * | 204 | the stream ends |
  * | a redirect | followed, 5 at most; headers of the caller do not go to another origin |
  * | any other status | by the table, `Classify.http` unless told otherwise; with `strict` final, as in browsers |
- * | 200 with another content type | `Refused` |
+ * | 200 with another content type, or encoded in a way that the client does not undo | `Refused` |
  * | an event over `maxEventSize` | `Refused` with {@link EventTooLarge} as its cause: it would come again |
  * | no byte for `idleTimeout`, a body that breaks off | tried again; an event that was not whole is dropped, its id too |
  *
@@ -168,6 +168,8 @@ const maxRedirects = 5
 
 const isEventStream = /^\s*text\/event-stream\s*(;|$)/i
 
+const fetchDecodes = /^((x-)?gzip|deflate|br|zstd|identity|[\s,])+$/i
+
 const token = /^[!#$%&'*+.^_`|~\w-]+$/
 const sendable = /^[\t\x20-\x7e\x80-\xff]*$/
 
@@ -290,8 +292,9 @@ export const connect = <R = never>(
       const { headers, status } = response
       const type = headers["content-type"] ?? ""
       const encoding = headers["content-encoding"] ?? "identity"
-      // Fetch decodes, and leaves the header; other clients hand the body over as it is.
-      const isEncoded = encoding !== "identity" && Option.isNone(HttpClientResponse.toWeb(response))
+      // Fetch decodes what it knows, and leaves the header; other clients hand the body over as it is.
+      const isEncoded = encoding !== "identity" &&
+        (Option.isNone(HttpClientResponse.toWeb(response)) || !fetchDecodes.test(encoding))
       if (status === 200 && isEventStream.test(type) && !isEncoded) return reader
       cancel(reader)
       if (status === 0 && method === "GET" && redirect === "manual") {
@@ -310,7 +313,7 @@ export const connect = <R = never>(
           ...at,
           status,
           detail: isEncoded
-            ? "it is compressed, which this HTTP client does not undo; the one over fetch does"
+            ? "it is encoded, which this HTTP client does not undo; the one over fetch undoes gzip, deflate and br"
             : `${is}, not text/event-stream`
         })
       } else {

@@ -41,7 +41,6 @@
  *
  * @since 0.1.0
  */
-import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -49,6 +48,7 @@ import type * as Stream from "effect/Stream"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import * as Engine from "./internal/listener.ts"
+import type { Lagged } from "./internal/listenerQueue.ts"
 import type { Overflow } from "./internal/outbox.ts"
 import type { Attempted, AuthFailed, Closed, Exhausted, NoProgress, Refused } from "./LifelineError.ts"
 import type * as Reconnect from "./Reconnect.ts"
@@ -180,22 +180,15 @@ export interface Options<in out K extends Key, in out In, in out Out, out R = ne
  */
 export type Ended = Closed | AuthFailed | Refused | NoProgress
 
-/**
- * The reader of a subscription was further behind than its {@link Buffer} allows.
- *
- * @category errors
- * @since 0.1.0
- */
-export class Lagged extends Data.TaggedError("Lagged")<{
-  readonly key: Key
-  /** In messages. */
-  readonly capacity: number
-}> {
-  override get message() {
-    return `the subscription of ${JSON.stringify(this.key)} was ended: its reader is behind by more than ` +
-      `${this.capacity} messages. Read faster, or raise the capacity, or choose another overflow policy`
-  }
-}
+export {
+  /**
+   * The reader of a subscription was further behind than its {@link Buffer} allows.
+   *
+   * @category errors
+   * @since 0.1.0
+   */
+  Lagged
+} from "./internal/listenerQueue.ts"
 
 /**
  * One subscription. Gone with the scope it was made in.

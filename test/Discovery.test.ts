@@ -153,4 +153,34 @@ describe("Discovery", () => {
       Effect.Effect<Readonly<Record<string, string>>, AuthFailed | Refused>
     >()
   })
+
+  it.effect("picks by chance among those that are best off, and says when there is none", () =>
+    Effect.gen(function*() {
+      const { discovery, memory } = yield* setUp
+      const query = { type: "worker" }
+      const none = yield* Effect.flip(discovery.pick(query))
+      assert.strictEqual(none._tag, "NoneRegistered")
+      assert.strictEqual(none.message, "no service is registered with type worker")
+      for (const name of ["a", "b", "c", "d"]) {
+        yield* memory.registry.register({ name, type: "worker", apiUrl: `http://${name}:1` })
+      }
+      const picked = () =>
+        Effect.map(
+          Effect.replicateEffect(discovery.pick(query), 200),
+          (services) => [...new Set(namesOf(services))].sort().join()
+        )
+      assert.strictEqual(yield* picked(), "a,b,c,d")
+      yield* memory.setStatus({ name: "a", type: "worker" }, "offline")
+      yield* memory.setStatus({ name: "b", type: "worker" }, "degraded")
+      assert.strictEqual(yield* picked(), "c,d")
+      yield* memory.setStatus({ name: "c", type: "worker" }, "offline")
+      yield* memory.setStatus({ name: "d", type: "worker" }, "unknown")
+      assert.strictEqual(yield* picked(), "b")
+      yield* memory.expire({ name: "b", type: "worker" })
+      assert.strictEqual(yield* picked(), "d")
+      yield* memory.expire({ name: "d", type: "worker" })
+      assert.strictEqual(yield* picked(), "a,c")
+      yield* memory.failAs("Unreachable")
+      assert.strictEqual((yield* Effect.flip(discovery.pick(query)))._tag, "Transient")
+    }).pipe(Effect.provide(withMemory)))
 })

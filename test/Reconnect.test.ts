@@ -655,6 +655,18 @@ describe("a handle", () => {
       yield* Fiber.interrupt(fiber)
     }))
 
+  it.effect("also over the runs of one stream, the pace holds", () =>
+    Effect.gen(function*() {
+      const handle = yield* Reconnect.makeHandle
+      const one = server({ refuse: unauthorized })
+      const again = Effect.ignore(Stream.runDrain(Reconnect.stream(one.connect, { handle })))
+      const fiber = yield* Effect.forkChild(Effect.forever(again))
+      for (let n = 0; n < 600; n++) yield* TestClock.adjust(100)
+      yield* Fiber.interrupt(fiber)
+      assert.isAbove(one.dials.length, 25)
+      assert.isAtMost(most(one.dials.map((dial) => dial.at), 10_000), 8)
+    }))
+
   it.effect("however often it is told, the pace holds", () =>
     Effect.gen(function*() {
       const handle = yield* Reconnect.makeHandle

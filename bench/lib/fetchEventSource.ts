@@ -7,6 +7,7 @@ type FetchEventSource = (
   options: {
     readonly openWhenHidden: boolean
     readonly onmessage?: (event: { readonly data: string }) => void
+    readonly onclose?: () => void
   }
 ) => Promise<void>
 

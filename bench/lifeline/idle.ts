@@ -57,8 +57,8 @@ const heapNow = Effect.gen(function*() {
   return process.memoryUsage().heapUsed
 })
 
-// Long, and shorter than the lease: a lifeline that may outlive its lease asleep watches over it too.
-const idle: Duration.Input = "100 seconds"
+// Longer than the lease, over which a lifeline watches too: asleep it is one timer all the same.
+const idle: Duration.Input = "1 hour"
 
 const start = (count: number, interval: Duration.Input) =>
   Effect.forEach(

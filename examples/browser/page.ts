@@ -1,13 +1,14 @@
 /**
- * The page: what the lifeline says, live. It only reads the lifeline's status and events, and asks it for three things.
+ * The page: what the lifeline says, and who is registered, live. It only reads the status and the events of both, and asks them
+ * for four things.
  */
+import type * as DiscoveryCache from "effect-lifeline/DiscoveryCache"
 import type * as Lifeline from "effect-lifeline/Lifeline"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { peers } from "../program.ts"
 
 type Tone = "good" | "wait" | "bad" | "idle"
 
@@ -101,6 +102,49 @@ const line = (event: Lifeline.Event): { readonly tone: Tone; readonly text: stri
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Who is registered
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** How the list is kept: a word, and what comes next. */
+const keeping = (status: DiscoveryCache.Status, now: number): { readonly tone: Tone; readonly text: string } => {
+  const { freshness, updates } = status
+  const state = `${freshness._tag === "Fresh" ? "live" : "stale"} for ${seconds(now - freshness.since)}`
+  switch (updates._tag) {
+    case "Connecting":
+      return { tone: "wait", text: status.readAt === undefined ? "connecting" : `${state}, connecting again` }
+    case "Open":
+      return freshness._tag === "Fresh" ? { tone: "good", text: state } : { tone: "wait", text: `${state}, reading` }
+    case "Waiting":
+      return { tone: "bad", text: `${state}, next attempt ${next(updates.until, now)[1]}` }
+    case "Paused":
+      return { tone: "bad", text: `${state}, the browser is offline` }
+    case "Polling":
+      return {
+        tone: freshness._tag === "Fresh" ? "good" : "wait",
+        text: `${state}, asked again ${next(updates.next, now)[1]}`
+      }
+    case "Halted":
+      return { tone: "bad", text: updates.cause.message }
+    case "Closed":
+    case "Disabled":
+      return { tone: "idle", text: updates._tag.toLowerCase() }
+  }
+}
+
+const toneOf = {
+  online: "good",
+  degraded: "wait",
+  offline: "bad",
+  unknown: "idle"
+} as const satisfies Record<string, Tone>
+
+const said = {
+  Came: { tone: "good", verb: "came" },
+  Changed: { tone: "wait", verb: "is" },
+  Went: { tone: "bad", verb: "went" }
+} as const
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The trace: one spike for each beat, one mark for each failure, over the last 30 seconds
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -141,11 +185,12 @@ const make = (tag: string, text: string): HTMLElement =>
 
 const clockTime = (at: number): string => new Date(at).toLocaleTimeString([], { hour12: false })
 
-/** Shows a lifeline until the scope closes. */
+/** Shows a lifeline, and who is registered, until the scope closes. */
 export const show = Effect.fnUntraced(function*(
   name: string,
   registry: string,
-  lifeline: Lifeline.Lifeline["Service"]
+  lifeline: Lifeline.Lifeline["Service"],
+  discovery: DiscoveryCache.Service
 ) {
   element("name").textContent = name
   element("registry").textContent = registry
@@ -172,8 +217,23 @@ export const show = Effect.fnUntraced(function*(
     element("leave").toggleAttribute("disabled", status._tag === "Closed")
     element("line").setAttribute("d", trace(beats, now))
     element("failures").setAttribute("d", marks(failures, now))
+    const kept = SubscriptionRef.getUnsafe(discovery.status)
+    const { text, tone: keptTone } = keeping(kept, now)
+    element("services").setAttribute("data-freshness", kept.freshness._tag)
+    element("services").setAttribute("data-tone", keptTone)
+    element("kept").textContent = text
+    element("why").textContent = kept.freshness._tag === "Stale" ? kept.freshness.cause?.message ?? "" : ""
     document.title = `${status._tag} · ${name}`
   })
+
+  const tell = (at: number, tone: Tone, text: string): void => {
+    const item = document.createElement("li")
+    item.dataset["tone"] = tone
+    item.append(make("time", clockTime(at)), make("b", text))
+    history.unshift(item)
+    history.length = Math.min(history.length, 12)
+    element("history").replaceChildren(...history)
+  }
 
   const remember = (event: Lifeline.Event) =>
     Effect.sync(() => {
@@ -181,24 +241,36 @@ export const show = Effect.fnUntraced(function*(
       if (event._tag === "Failed" || event._tag === "LeaseLost") failures.push(event.at)
       for (const moments of [beats, failures]) if (moments.length > 200) moments.shift()
       const said = line(event)
-      if (said === undefined) return
-      const item = document.createElement("li")
-      const text = make("b", said.text)
-      item.dataset["tone"] = said.tone
-      item.append(make("time", clockTime(event.at)), text)
-      history.unshift(item)
-      history.length = Math.min(history.length, 12)
-      element("history").replaceChildren(...history)
+      if (said !== undefined) tell(event.at, said.tone, said.text)
     })
 
-  const listPeers = Effect.map(Effect.orElseSucceed(peers, () => ({})), (found) => {
-    const items = Object.entries(found).map(([peer, url]) => {
-      const item = document.createElement("li")
-      item.append(make("b", peer), make("span", url))
-      return item
+  let known: DiscoveryCache.Freshness["_tag"] | undefined
+  const list = ({ changes, freshness, services }: DiscoveryCache.Snapshot) =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      const isNews = known !== undefined
+      if (isNews && known !== freshness._tag) {
+        if (freshness._tag === "Fresh") tell(now, "good", "the list is live again")
+        else tell(now, "wait", "the list is stale: the stream of events broke off")
+      }
+      known = freshness._tag
+      // Who was there before the page came is no news.
+      for (const { _tag, service } of isNews ? changes : []) {
+        const { tone, verb } = said[_tag]
+        tell(now, tone, `${service.name} ${verb}${_tag === "Changed" ? ` ${service.status}` : ""}`)
+      }
+      const items = services.map((service) => {
+        const item = document.createElement("li")
+        item.dataset["tone"] = toneOf[service.status]
+        item.append(
+          make("b", service.name),
+          make("i", service.type),
+          make("span", service.apiUrl),
+          make("em", service.status)
+        )
+        return item
+      })
+      element("peers").replaceChildren(...(items.length > 0 ? items : [make("li", "nobody")]))
     })
-    element("peers").replaceChildren(...(items.length > 0 ? items : [make("li", "nobody that we know of")]))
-  })
 
   const clicks = (id: string, action: Effect.Effect<unknown, unknown>) =>
     Stream.fromEventListener(element(id), "click").pipe(
@@ -209,7 +281,9 @@ export const show = Effect.fnUntraced(function*(
     Stream.runForEach(lifeline.events, remember),
     Stream.runForEach(SubscriptionRef.changes(lifeline.status), () => draw),
     Effect.repeat(draw, Schedule.spaced("100 millis")),
-    Effect.repeat(listPeers, Schedule.spaced("3 seconds")),
+    Stream.runForEach(discovery.watch(), list),
+    Stream.runForEach(SubscriptionRef.changes(discovery.status), () => draw),
+    clicks("refresh", discovery.refresh),
     clicks("beat", lifeline.beatNow),
     clicks("leave", lifeline.deregister),
     clicks("return", lifeline.reregister)

@@ -25,7 +25,7 @@ import { Dispatcher } from "./protocol.ts"
 import type { Method, RunEvent } from "./protocol.ts"
 
 export interface Options {
-  /** Where the dispatcher is, e.g. `"http://127.0.0.1:7070"`. */
+  /** Where the dispatcher is, e.g. `"http://127.0.0.1:7070"`. It is shown in errors; what is secret goes into `token`. */
   readonly url: string
   /** What to show it. @default nothing */
   readonly token?: Redacted.Redacted | undefined
@@ -101,16 +101,25 @@ export const open = (
 ): Effect.Effect<Listener.Connection<RunEvent, Request>, Failure, Scope.Scope> =>
   Effect.gen(function*() {
     const { token, url } = options
-    const now = yield* Clock.currentTimeMillis
-    const at = { operation: method, target: `${url}/${Dispatcher.typeName}`, now, secrets: [token] }
-    const fail: Fail = (status) => Classify.fromGrpc(Classify.grpcSubscribed, status, at)
+    const clock = yield* Clock.Clock
+    const at = { operation: method, target: `${url}/${Dispatcher.typeName}`, secrets: [token] }
+    const fail: Fail = (status) =>
+      Classify.fromGrpc(Classify.grpcSubscribed, status, { ...at, now: clock.currentTimeMillisUnsafe() })
 
     const failure = (reason: unknown): Failure => {
       const cause = ConnectError.from(reason)
       // What the server answered comes with its headers. What Connect makes up where a stream or a connection broke off has
       // none, and is called CANCELED, ABORTED or INVALID_ARGUMENT, as if the server had said so: it is UNAVAILABLE.
       const answered = [...cause.metadata].length > 0
-      return fail({ code: answered ? cause.code : Code.Unavailable, message: cause.rawMessage, cause })
+      return fail({
+        code: answered ? cause.code : Code.Unavailable,
+        message: cause.rawMessage,
+        retryAfter: Classify.retryAfter(
+          cause.metadata.get("retry-after") ?? undefined,
+          clock.currentTimeMillisUnsafe()
+        ),
+        cause
+      })
     }
 
     const session = yield* connect(options, fail)

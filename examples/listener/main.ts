@@ -18,7 +18,7 @@ const program = Effect.gen(function*() {
     Stream.map(({ _tag }) => _tag),
     Stream.changes,
     Stream.runForEach((status) => Console.log(`connection: ${status}`)),
-    Effect.forkChild
+    Effect.forkChild({ startImmediately: true })
   )
   yield* Effect.forEach(
     ["run-1", "run-2", "run-3"],

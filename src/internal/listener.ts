@@ -1,10 +1,710 @@
 /**
- * The engine behind `Listener`.
+ * The engine behind `Listener`: who is subscribed, on which connection, and who waits for what.
+ *
+ * When to dial, how to wait and when to give up is `internal/reconnect`'s, as for every stream. What is here is its transport:
+ * {@link make}'s `connect` takes one connection of the caller's, subscribes every key on it anew, and only then lets anybody
+ * else send on it. The messages do not pass through that engine: it is told that something came, and how it ended.
+ *
+ * Three things live shorter and shorter:
+ * - A **run**: from the first subscription until nothing more is dialled. It has the subscriptions; what ends it for good
+ *   ends them, and all who wait, with it. The next subscription is the first of another run.
+ * - A **generation**: one connection. Two fibers, one that reads and one that writes, in its scope. When it ends, whatever
+ *   was to be sent on it is answered with "gone", and its sender goes on to the next one.
+ * - A **registration**: one subscription. No fiber; a queue only once something came.
+ *
+ * Everything that has to happen at once (that a run stops and nobody subscribed, that a replay is complete and a connection
+ * is open) happens in one piece of synchronous code. Completing a `Deferred` runs those who wait for it at once: it comes last,
+ * when everything is as they may find it.
  */
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import type { Key, Listener, Options } from "../Listener.ts"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Pull from "effect/Pull"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Backoff from "../Backoff.ts"
+import {
+  Closed,
+  Exhausted,
+  Inconclusive,
+  InvalidRequest,
+  Refused,
+  Shutdown,
+  Stop,
+  TimedOut,
+  Transient,
+  Unreachable
+} from "../LifelineError.ts"
+import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
+import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
+import * as Queue from "./listenerQueue.ts"
+import type { Overflow } from "./outbox.ts"
+import * as Engine from "./reconnect.ts"
+
+/** One subscription. */
+interface Registration<In> {
+  readonly key: Key
+  readonly queue: Queue.Queue<In>
+  /** The last generation that a replay put it on. */
+  on: number
+}
+
+/** The subscriptions of one key. */
+interface Entry<In> {
+  readonly registrations: Set<Registration<In>>
+  /** The last generation on which the key may have been subscribed. */
+  on: number
+}
+
+/** A message on its way, in the order in which they came. */
+interface Job<Out> {
+  readonly message: Out
+  /** Looked at when its turn comes. */
+  readonly isWanted: () => boolean
+  /** Whether it was sent; not, where the connection was gone before. */
+  readonly sent: Deferred.Deferred<boolean, Refused>
+}
+
+interface Generation<Out> {
+  readonly number: number
+  jobs: Array<Job<Out>>
+  /** How many of them were begun. */
+  begun: number
+  /** When the present one was. */
+  since: number
+  /** The writer waits for work. */
+  work: Deferred.Deferred<void> | undefined
+  /** Completed by the first message, and by the end. */
+  readonly stirred: Deferred.Deferred<void>
+  hasSpoken: boolean
+  readonly gone: Deferred.Deferred<void>
+  ended: Exit.Exit<unknown, Failure> | undefined
+  /** Heartbeats in a row that said that it is inactive. */
+  inactive: number
+}
+
+interface Run<In, Out> {
+  entries: Map<Key, Entry<In>>
+  /** Sends that are waited for. */
+  sends: number
+  /** The connection that all keys are on, and the last one that was made. */
+  open: Generation<Out> | undefined
+  latest: Generation<Out> | undefined
+  isDialling: boolean
+  /** How long attempts took that are over. */
+  dialled: number
+  /** Attempts that failed, and how the last one did. */
+  failures: number
+  last: Failure | undefined
+  /** Completed, and replaced, when a connection is open, when an attempt failed, and at the end. */
+  changed: Deferred.Deferred<void>
+  ended: Exit.Exit<never, Ended> | undefined
+}
+
+const complete = (deferred: Deferred.Deferred<void>): void => {
+  Deferred.doneUnsafe(deferred, Exit.void)
+}
+
+const pulse = <In, Out>(run: Run<In, Out>): void => {
+  const { changed } = run
+  run.changed = Deferred.makeUnsafe()
+  complete(changed)
+}
+
+const isWanted = <In, Out>(run: Run<In, Out>): boolean => run.entries.size > 0 || run.sends > 0
+
+class Handle<In> implements Subscription<In> {
+  private readonly queue: Queue.Queue<In>
+  constructor(queue: Queue.Queue<In>) {
+    this.queue = queue
+  }
+  get messages(): Stream.Stream<In, Ended | Queue.Lagged> {
+    return Stream.fromPull(Effect.succeed(Queue.take(this.queue)))
+  }
+  get dropped(): Effect.Effect<number> {
+    return Effect.sync(() => this.queue.dropped)
+  }
+}
+
+const limitsOf = (buffer: Buffer | undefined, otherwise: Queue.Limits): Queue.Limits =>
+  buffer === undefined ? otherwise : {
+    capacity: buffer.capacity ?? otherwise.capacity,
+    overflow: buffer.overflow ?? otherwise.overflow
+  }
+
+/** How long the waits of a policy may take together. Timers are late now and then: that must not cost an attempt. */
+const patienceOf = (policy: Backoff.Bounded): number => {
+  let sum = 0
+  for (let n = 1; n < policy.attempts && sum < policy.elapsed; n++) sum += Backoff.window(policy, n)
+  return Math.min(sum, policy.elapsed) + 100
+}
 
 export const make = <K extends Key, In, Out, R, Version>(
-  _options: Options<K, In, Out, R, Version>
-): Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> => Effect.die("not there yet")
+  options: Options<K, In, Out, R, Version>
+): Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
+  Effect.gen(function*() {
+    type Dependencies = Exclude<R, Scope.Scope>
+
+    const { at = { operation: "listen", target: "listener" }, inactiveLimit = 3, route, unsubscribe, versions } =
+      options
+    const { policy = Backoff.streams, synchronous = Backoff.synchronous } = options
+    const patience = patienceOf(synchronous)
+    const sendWithin = Duration.toMillis(options.sendTimeout ?? "10 seconds")
+    const limits = limitsOf(options.buffer, { capacity: 1024, overflow: "fail" })
+
+    const context = yield* Effect.context<Dependencies>()
+    const clock = Context.get(context, Clock.Clock)
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+
+    /** What runs in the background; closed when the listener is. */
+    const own = Scope.makeUnsafe()
+    const closed = Exit.fail(new Closed({ operation: `${at.operation} (${at.target})`, reason: new Shutdown() }))
+    const idle = new Stop({ ...at, detail: "nothing is subscribed" })
+    const status = yield* SubscriptionRef.make<Status>({ _tag: "Closed", cause: idle })
+    const wires: Engine.Wires = {
+      listeners: new Set(),
+      set: (next) =>
+        Effect.andThen(
+          SubscriptionRef.set(status, next),
+          Effect.sync(() => {
+            if (next._tag === "Open" && current !== undefined) pulse(current)
+          })
+        )
+    }
+
+    let current: Run<In, Out> | undefined
+    /** The engine of the run before, for as long as it takes to close its connection. */
+    let fiber: Fiber.Fiber<void> | undefined
+    let isClosed = false
+    let version = 0
+    let size = 0
+    let generations = 0
+
+    // -- runs and generations ---------------------------------------------------------------------------------------
+
+    /** From here on nothing is sent on it; what was to be is answered. */
+    const retire = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
+      generation.ended = how
+      if (run.open === generation) run.open = undefined
+      for (const job of generation.jobs) Deferred.doneUnsafe(job.sent, Exit.succeed(false))
+    }
+
+    const endGeneration = (run: Run<In, Out>, generation: Generation<Out>, how: Exit.Exit<unknown, Failure>): void => {
+      if (generation.ended !== undefined) return
+      retire(run, generation, how)
+      complete(generation.stirred)
+      complete(generation.gone)
+    }
+
+    /** Answers all who are subscribed or wait. From here on, who comes begins another run. */
+    const endRun = (run: Run<In, Out>, how: Exit.Exit<never, Ended>): void => {
+      if (run.ended !== undefined) return
+      run.ended = how
+      if (current === run) current = undefined
+      // The engine is not told: who ends a run ends that, too, or is the engine.
+      if (run.latest?.ended === undefined && run.latest !== undefined) retire(run, run.latest, Exit.void)
+      const { entries } = run
+      run.entries = new Map()
+      for (const { registrations } of entries.values()) size -= registrations.size
+      for (const { registrations } of entries.values()) {
+        for (const { queue } of registrations) Queue.end(queue, how)
+      }
+      pulse(run)
+    }
+
+    const noteFailure = (run: Run<In, Out>, how: Exit.Exit<unknown, Failure>): void => {
+      run.failures++
+      run.last = Exit.isFailure(how) ? Option.getOrUndefined(Cause.findErrorOption(how.cause)) : undefined
+      pulse(run)
+    }
+
+    // -- reading ----------------------------------------------------------------------------------------------------
+
+    const deliver = (run: Run<In, Out>, message: In): Effect.Effect<void> | undefined => {
+      const keys = route(message)
+      if (keys === undefined) return undefined
+      let full: Array<Registration<In>> | undefined
+      for (const key of typeof keys === "object" ? keys : [keys]) {
+        // Not those that come because of it.
+        for (const registration of Array.from(run.entries.get(key)?.registrations ?? [])) {
+          if (!Queue.offer(registration.queue, message)) (full ??= []).push(registration)
+        }
+      }
+      return full && Effect.forEach(full, (registration) =>
+        Queue.insist(registration.queue, message, () => {
+          const { key, queue } = registration
+          remove(run, registration, Exit.fail(new Queue.Lagged({ key, capacity: queue.limits.capacity })))
+        }), { discard: true })
+    }
+
+    const deliverAll = (run: Run<In, Out>, messages: ReadonlyArray<In>, from: number): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        for (let n = from; n < messages.length; n++) {
+          const held = deliver(run, messages[n] as In)
+          if (held !== undefined) return Effect.andThen(held, deliverAll(run, messages, n + 1))
+        }
+        return Effect.void
+      })
+
+    const read = (run: Run<In, Out>, generation: Generation<Out>, connection: Connection<In, Out>) =>
+      connection.messages.pipe(
+        Stream.runForEachArray((messages) => {
+          if (!generation.hasSpoken) {
+            generation.hasSpoken = true
+            complete(generation.stirred)
+          }
+          return deliverAll(run, messages, 0)
+        }),
+        Effect.onExit((exit) => Effect.sync(() => endGeneration(run, generation, exit)))
+      )
+
+    // -- writing ----------------------------------------------------------------------------------------------------
+
+    const submit = (generation: Generation<Out>, message: Out, wanted: () => boolean): Job<Out> => {
+      const job: Job<Out> = { message, isWanted: wanted, sent: Deferred.makeUnsafe() }
+      if (generation.ended !== undefined) Deferred.doneUnsafe(job.sent, Exit.succeed(false))
+      else {
+        generation.jobs.push(job)
+        if (generation.work !== undefined) complete(generation.work)
+      }
+      return job
+    }
+
+    /** Fails when the present message takes too long. One for a burst of them: most are sent at once. */
+    const watch = (generation: Generation<Out>): Effect.Effect<never, Transient> =>
+      Effect.suspend(() => {
+        const rest = generation.since + sendWithin - now()
+        return rest > 0
+          ? Effect.andThen(Effect.sleep(Math.ceil(rest)), watch(generation))
+          : Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: Duration.millis(sendWithin) }) }))
+      })
+
+    const watched = <E>(
+      generation: Generation<Out>,
+      burst: Effect.Effect<void, E>
+    ): Effect.Effect<void, E | Transient> =>
+      Effect.suspend(() => {
+        generation.since = now()
+        return Effect.raceFirst(burst, watch(generation))
+      })
+
+    const send = (generation: Generation<Out>, connection: Connection<In, Out>, message: Out) => {
+      generation.since = now()
+      return connection.send(message)
+    }
+
+    const toFailure = (error: Failure | Overflow | Closed): Failure =>
+      error._tag === "Overflow" || error._tag === "Closed" ? new Inconclusive({ ...at, detail: error.message }) : error
+
+    const burst = Effect.fnUntraced(
+      function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<void, Failure> {
+        for (;;) {
+          const job = generation.jobs[generation.begun]
+          if (job === undefined) break
+          generation.begun++
+          const isSent = job.isWanted() && (yield* send(generation, connection, job.message).pipe(
+            Effect.as(true),
+            Effect.catch((error) => {
+              if (error._tag !== "Overflow") return Effect.fail(toFailure(error))
+              const issues = [{ path: "", message: error.message }]
+              Deferred.doneUnsafe(job.sent, Exit.fail(new Refused({ ...at, reason: new InvalidRequest({ issues }) })))
+              return Effect.succeed(false)
+            })
+          ))
+          Deferred.doneUnsafe(job.sent, Exit.succeed(isSent))
+          if (generation.begun < 1024) continue
+          generation.jobs.splice(0, generation.begun)
+          generation.begun = 0
+        }
+        generation.jobs = []
+        generation.begun = 0
+      }
+    )
+
+    const write = Effect.fnUntraced(
+      function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<never, Failure> {
+        for (;;) {
+          if (generation.jobs.length > 0) yield* watched(generation, burst(generation, connection))
+          const work = generation.work = Deferred.makeUnsafe<void>()
+          if (generation.jobs.length === 0) yield* Deferred.await(work)
+          generation.work = undefined
+        }
+      }
+    )
+
+    const replay = Effect.fnUntraced(
+      function*(
+        run: Run<In, Out>,
+        generation: Generation<Out>,
+        connection: Connection<In, Out>
+      ): Effect.fn.Return<void, Failure> {
+        // Also those that come meanwhile: a map is walked to what is its end by then.
+        for (const [key, entry] of run.entries) {
+          entry.on = generation.number
+          for (const registration of entry.registrations) registration.on = generation.number
+          yield* Effect.mapError(send(generation, connection, options.subscribe(key as K)), toFailure)
+        }
+      }
+    )
+
+    // -- connecting -------------------------------------------------------------------------------------------------
+
+    /** What a connection ended with, as the engine is to take it. Here a run ends that nobody needs any more. */
+    const judge = (run: Run<In, Out>, error: Failure): Failure => {
+      let judged = error
+      const refused = error._tag === "Refused" && error.reason._tag === "Unsupported"
+      if (refused && versions !== undefined && version + 1 < versions.length) {
+        version++
+        judged = new Inconclusive({
+          ...at,
+          detail: `version ${String(versions[version - 1])} is not supported, ${String(versions[version])} comes next`
+        })
+      }
+      if (judged._tag === "AuthFailed" || judged._tag === "Refused") return judged
+      if (!isWanted(run)) {
+        endRun(run, closed)
+        return judged._tag === "Stop" ? judged : idle
+      }
+      return judged._tag === "Stop" ? new Inconclusive({ ...at, detail: judged.message }) : judged
+    }
+
+    const failed = (run: Run<In, Out>, cause: Cause.Cause<Failure>): Effect.Effect<never, Failure> => {
+      const found = Cause.findError(cause)
+      return Result.isFailure(found) ? Effect.failCause(found.failure) : Effect.fail(judge(run, found.success))
+    }
+
+    const ended = (
+      run: Run<In, Out>,
+      how: Exit.Exit<unknown, Failure> | undefined
+    ): Effect.Effect<never, Failure | Cause.Done> => {
+      if (how !== undefined && Exit.isFailure(how)) return failed(run, how.cause)
+      if (isWanted(run)) return Cause.done()
+      endRun(run, closed)
+      return Effect.fail(idle)
+    }
+
+    /** One frame when the first message came; then the end, when it came. */
+    const report = (run: Run<In, Out>, generation: Generation<Out>) => {
+      let isTold = false
+      const pull: Pull.Pull<NonEmptyReadonlyArray<Frame<undefined>>, Failure> = Effect.suspend(() => {
+        if (isTold) {
+          return Effect.andThen(
+            Deferred.await(generation.gone),
+            Effect.suspend(() => ended(run, generation.ended))
+          )
+        }
+        return Effect.flatMap(Deferred.await(generation.stirred), () => {
+          isTold = true
+          return generation.hasSpoken ? Effect.succeed([{ value: undefined }] as const) : pull
+        })
+      })
+      return Stream.fromPull(Effect.succeed(pull))
+    }
+
+    const open = Effect.fnUntraced(function*(run: Run<In, Out>, dial: Dial<never>) {
+      const connection = yield* options.connect({
+        attempt: dial.attempt,
+        generation: dial.generation,
+        cursor: undefined,
+        version: versions?.[version] as Version
+      })
+      const scope = yield* Effect.scope
+      const generation: Generation<Out> = {
+        number: ++generations,
+        jobs: [],
+        begun: 0,
+        since: 0,
+        work: undefined,
+        stirred: Deferred.makeUnsafe(),
+        hasSpoken: false,
+        gone: Deferred.makeUnsafe(),
+        ended: undefined,
+        inactive: 0
+      }
+      run.latest = generation
+      yield* Scope.addFinalizer(scope, Effect.sync(() => endGeneration(run, generation, Exit.void)))
+      // Before anything is sent: a server that answers must not have to wait for us to listen.
+      yield* Effect.forkIn(read(run, generation, connection), scope, { startImmediately: true })
+      yield* Effect.raceFirst(
+        watched(generation, replay(run, generation, connection)),
+        Deferred.await(generation.gone)
+      )
+      if (generation.ended === undefined) {
+        run.open = generation
+        yield* Effect.forkIn(
+          Effect.onExit(write(generation, connection), (exit) =>
+            Effect.sync(() => {
+              if (generation.ended === undefined) noteFailure(run, exit)
+              endGeneration(run, generation, exit)
+            })),
+          scope
+        )
+      }
+      return generation
+    })
+
+    const connect = (run: Run<In, Out>) => (dial: Dial<never>) =>
+      Effect.suspend(() => {
+        if (!isWanted(run)) {
+          endRun(run, closed)
+          return Effect.fail(idle)
+        }
+        const started = now()
+        run.isDialling = true
+        return open(run, dial).pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              run.dialled += now() - started
+              run.isDialling = false
+              if (Exit.isFailure(exit)) noteFailure(run, exit)
+              else if (exit.value.ended !== undefined) noteFailure(run, exit.value.ended)
+            })
+          ),
+          Effect.matchCauseEffect({
+            onFailure: (cause) => failed(run, cause),
+            onSuccess: (generation) => Effect.succeed(report(run, generation))
+          })
+        )
+      })
+
+    /** A run's engine. It closes the connection of the one before first. */
+    const launch = (run: Run<In, Out>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const before = fiber
+        const loop = Stream.runDrain(Engine.make(connect(run), { ...options, at, policy }, wires)).pipe(
+          Effect.exit,
+          Effect.flatMap((exit) =>
+            Effect.sync(() => {
+              if (Exit.isFailure(exit) && run.ended === undefined) version = 0
+              endRun(run, Exit.isSuccess(exit) ? closed : exit as Exit.Exit<never, Ended>)
+            })
+          )
+        )
+        return Effect.map(
+          Effect.forkIn(
+            Effect.setContext(before === undefined ? loop : Effect.andThen(Fiber.await(before), loop), context),
+            own
+          ),
+          (forked) => {
+            fiber = forked
+          }
+        )
+      })
+
+    // -- those who wait ---------------------------------------------------------------------------------------------
+
+    /** Runs what needs a run, and begins one where there is none. What it does at first it does at once. */
+    const within = <A>(
+      use: (run: Run<In, Out>) => Effect.Effect<A, Ended | Exhausted>
+    ): Effect.Effect<A, Ended | Exhausted> =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.suspend(() => {
+          if (isClosed) return closed
+          if (current !== undefined) return restore(use(current))
+          const run: Run<In, Out> = current = {
+            entries: new Map(),
+            sends: 0,
+            open: undefined,
+            latest: undefined,
+            isDialling: false,
+            dialled: 0,
+            failures: 0,
+            last: undefined,
+            changed: Deferred.makeUnsafe(),
+            ended: undefined
+          }
+          const used = use(run)
+          return Effect.andThen(launch(run), restore(used))
+        })
+      )
+
+    const exhausted = (run: Run<In, Out>, attempts: number, elapsed: number): Exhausted => {
+      const { last } = run
+      return new Exhausted({
+        attempts,
+        elapsed: Duration.millis(Math.round(elapsed)),
+        last: last?._tag === "Transient" ? last : new Transient({
+          ...at,
+          reason: new Unreachable({ detail: last?.message ?? "no connection came about" })
+        })
+      })
+    }
+
+    /** Sends a message on whatever connection is open, and waits for one, within bounds. */
+    const place = (
+      run: Run<In, Out>,
+      message: Out,
+      registration?: Registration<In>
+    ): Effect.Effect<void, Ended | Exhausted> =>
+      Effect.suspend(() => {
+        const began = now()
+        const { dialled, failures } = run
+        let isHere = true
+        const step: Effect.Effect<void, Ended | Exhausted> = Effect.suspend(() => {
+          if (run.ended !== undefined) return run.ended
+          const generation = run.open
+          const elapsed = now() - began
+          const rest = patience - elapsed + run.dialled - dialled
+          const attempts = run.failures - failures
+          const isOver = rest <= 0 && generation === undefined && !run.isDialling
+          if (attempts >= synchronous.attempts || isOver) return Effect.fail(exhausted(run, attempts, elapsed))
+          if (generation === undefined) {
+            const changed = Deferred.await(run.changed)
+            return Effect.andThen(rest > 0 ? Effect.raceFirst(changed, Effect.sleep(Math.ceil(rest))) : changed, step)
+          }
+          if (registration?.on === generation.number) return Effect.void
+          const entry = registration && run.entries.get(registration.key)
+          if (entry !== undefined) entry.on = generation.number
+          return Effect.flatMap(
+            Deferred.await(submit(generation, message, () => isHere).sent),
+            // Not sent, its connection is gone: on to the next one, at once where there is one.
+            (isSent) => isSent ? Effect.void : step
+          )
+        })
+        return Effect.onInterrupt(step, () =>
+          Effect.sync(() => {
+            isHere = false
+          }))
+      })
+
+    // -- subscriptions ----------------------------------------------------------------------------------------------
+
+    const add = (run: Run<In, Out>, key: K, buffer: Queue.Limits): Registration<In> => {
+      const registration: Registration<In> = { key, queue: Queue.make(buffer), on: 0 }
+      const entry = run.entries.get(key)
+      if (entry === undefined) run.entries.set(key, { registrations: new Set([registration]), on: 0 })
+      else entry.registrations.add(registration)
+      size++
+      return registration
+    }
+
+    /** Takes back one registration; the last one of a key is told to the server. */
+    const remove = (
+      run: Run<In, Out>,
+      registration: Registration<In>,
+      how: Exit.Exit<never, Ended | Queue.Lagged>
+    ): void => {
+      const { key, queue } = registration
+      const entry = run.entries.get(key)
+      if (entry === undefined || !entry.registrations.delete(registration)) return
+      size--
+      Queue.end(queue, how)
+      if (entry.registrations.size > 0) return
+      run.entries.delete(key)
+      const { latest } = run
+      if (unsubscribe === undefined || latest === undefined || entry.on !== latest.number) return
+      // Subscribed again meanwhile, it must not be unsubscribed after that.
+      submit(latest, unsubscribe(key as K), () => !run.entries.has(key))
+    }
+
+    const subscribe = (
+      key: K,
+      buffer: Queue.Limits
+    ): Effect.Effect<Queue.Queue<In>, Ended | Exhausted, Scope.Scope> =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.suspend(() => {
+          const message = options.subscribe(key)
+          let leave = () => {}
+          return restore(within((run) => {
+            // First of all: what comes as soon as the message is sent must find it.
+            const registration = add(run, key, buffer)
+            leave = () => remove(run, registration, closed)
+            return Effect.as(place(run, message, registration), registration.queue)
+          })).pipe(
+            Effect.onError(() => Effect.sync(() => leave())),
+            Effect.tap(() => Effect.addFinalizer(() => Effect.sync(leave)))
+          )
+        })
+      )
+
+    const first = (queue: Queue.Queue<In>, filter: (message: In) => boolean): Effect.Effect<In, Ended> =>
+      Effect.flatMap(
+        // It has no bound that it could miss.
+        Queue.take(queue) as Effect.Effect<ReadonlyArray<In>, Ended>,
+        (messages) => {
+          const found = messages.findIndex(filter)
+          return found < 0 ? first(queue, filter) : Effect.succeed(messages[found] as In)
+        }
+      )
+
+    const ask = <E, R2>(
+      queue: Queue.Queue<In>,
+      poll: Effect.Effect<In | undefined, E, R2>,
+      grace: Duration.Input
+    ): Effect.Effect<In, E, R2> =>
+      Effect.suspend(() => {
+        const { received } = queue
+        return Effect.sleep(grace).pipe(
+          Effect.andThen(Effect.suspend(() => queue.received === received ? poll : Effect.undefined)),
+          Effect.flatMap((message) => message === undefined ? ask(queue, poll, grace) : Effect.succeed(message))
+        )
+      })
+
+    // -- closing ----------------------------------------------------------------------------------------------------
+
+    const done = Deferred.makeUnsafe<void>()
+    const close = Effect.suspend(() => {
+      if (isClosed) return Deferred.await(done)
+      isClosed = true
+      if (current !== undefined) endRun(current, closed)
+      return Scope.close(own, Exit.void).pipe(
+        Effect.andThen(SubscriptionRef.set<Status>(status, { _tag: "Closed", cause: new Shutdown() })),
+        Effect.andThen(Effect.sync(() => complete(done))),
+        Effect.uninterruptible
+      )
+    })
+    yield* Effect.addFinalizer(() => close)
+
+    return {
+      status,
+      subscribe: (key, buffer) =>
+        Effect.map(
+          subscribe(key, limitsOf(buffer, limits)),
+          (queue) => new Handle(queue)
+        ),
+      await: (key, {
+        filter = () => true,
+        grace = "30 seconds",
+        poll
+      } = {}) =>
+        Effect.scoped(Effect.flatMap(subscribe(key, { capacity: Infinity, overflow: "fail" }), (queue) => {
+          const found = first(queue, filter)
+          return poll === undefined ? found : Effect.raceFirst(found, ask(queue, poll, grace))
+        })),
+      send: (message) =>
+        Effect.suspend(() => {
+          let leave = () => {}
+          return Effect.ensuring(
+            within((run) => {
+              run.sends++
+              leave = () => run.sends--
+              return place(run, message)
+            }),
+            Effect.sync(() => leave())
+          )
+        }),
+      size: Effect.sync(() => size),
+      reconnectNow: Effect.sync(() => {
+        for (const listener of wires.listeners) listener("now")
+      }),
+      heartbeat: (reply) =>
+        Effect.sync(() => {
+          const generation = current?.open
+          if (current === undefined || generation === undefined || reply === "missed") return
+          generation.inactive = reply === "active" ? 0 : generation.inactive + 1
+          if (generation.inactive < inactiveLimit) return
+          const detail = `${generation.inactive} heartbeats in a row were told that it is inactive`
+          endGeneration(current, generation, Exit.fail(new Inconclusive({ ...at, detail })))
+        }),
+      close
+    }
+  })

@@ -35,6 +35,8 @@ export type Command = "now" | "replace"
 export interface Wires {
   readonly listeners: Set<(command: Command) => void>
   readonly set: (status: Status) => Effect.Effect<void>
+  /** The pace of the run before, so that it holds however often a stream is run again. */
+  nextSlot?: number
 }
 
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
@@ -116,7 +118,7 @@ export const make = <A, Cursor, R>(
     let lostAt: number | undefined
     /** When the next dial may be, by the backoff; and by the pace, counted from `nextSlot`. */
     let due = 0
-    let nextSlot = -Infinity
+    let nextSlot = wires?.nextSlot ?? -Infinity
     let cause: Transient | Inconclusive | undefined
 
     /** The scope of the present generation, from before it is dialled; and the connection, once there is one. */
@@ -370,6 +372,7 @@ export const make = <A, Cursor, R>(
       const own = scope = Scope.makeUnsafe()
       generation++
       nextSlot = Math.max(nextSlot, now()) + spacing
+      if (wires !== undefined) wires.nextSlot = nextSlot
       return connect({ cursor, attempt: attempt(), generation }).pipe(
         Effect.flatMap(Stream.toPull),
         Scope.provide(own),

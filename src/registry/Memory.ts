@@ -109,6 +109,8 @@ interface Entry {
   readonly expiresAt: number
 }
 
+type Item = Reconnect.Frame<Directory.Change, string> | Reconnect.Notice<string>
+
 const keyOf = (identity: Identity): string => JSON.stringify([identity.type, identity.name])
 
 // How many lapsed leases are remembered, to tell "ran out" from "unknown".
@@ -301,13 +303,13 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
               [...entries.values()].map((entry) => entry.service).filter((it) => Directory.matches(query, it))
             )
         ),
-      changes: () =>
+      changes: ({ generation }) =>
         Effect.suspend(() =>
           failure === undefined
             ? Effect.map(PubSub.subscribe(changes), (subscription) =>
-              Stream.map(
-                Stream.fromSubscription(subscription),
-                (value): Reconnect.Frame<Directory.Change, string> => ({ value })
+              Stream.concat(
+                Stream.fromIterable<Item>(generation > 1 ? [{ notice: "Gap" }] : []),
+                Stream.map(Stream.fromSubscription(subscription), (value): Item => ({ value }))
               ))
             : Effect.fail(failure({ operation: "changes", target: "memory" }))
         )

@@ -2,13 +2,7 @@
  * Pulse as a `Directory`: which services there are, and what changes. Apart from `registry/Pulse`, so that programs that only
  * register do not carry it.
  *
- * `events` says how changes come, and brings what that takes into the bundle; without it there are none, and who wants to know
- * asks again.
- *
- * | `events` | over | what happened while not connected |
- * |---|---|---|
- * | {@link sse} | server-sent events, with ids: the embedded registry (`server`) has them | is told after connecting again, or a `Gap` says that it is gone |
- * | {@link webSocket} | Pulse's WebSocket: both have it, the embedded registry on Node | is not told: a `Gap` says so on each connection but the first |
+ * `events` says how changes come: a way of `registry/PulseEvents`. Without it there are none, and who wants to know asks again.
  *
  * | event | change |
  * |---|---|
@@ -17,16 +11,15 @@
  * | `service_online`, `service_offline`, `service_degraded` | `StatusChanged` |
  * | every other one | `Other` |
  *
- * Browsers send no headers with a WebSocket: there it works without an API key, from Pulse's own origin.
- *
  * **Example** (Finding services, and following them)
  *
  * ```ts
  * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
  * import * as FetchHttpClient from "effect/http/FetchHttpClient"
  * import * as Layer from "effect/Layer"
  *
- * export const directory = PulseDirectory.layer({ url: "http://pulse:9696", events: PulseDirectory.sse() }).pipe(
+ * export const directory = PulseDirectory.layer({ url: "http://pulse:9696", events: PulseEvents.sse() }).pipe(
  *   Layer.provide(FetchHttpClient.layer)
  * )
  * ```
@@ -42,7 +35,6 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
 import * as Directory from "../Directory.ts"
-import * as EventSource from "../EventSource.ts"
 import { readJson } from "../internal/httpExchange.ts"
 import * as Client from "../internal/pulseClient.ts"
 import * as routes from "../internal/pulseRoutes.ts"
@@ -50,7 +42,6 @@ import * as Wire from "../internal/pulseWire.ts"
 import type { Attempted, AuthFailed, Refused } from "../LifelineError.ts"
 import type * as Reconnect from "../Reconnect.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
-import * as WebSocket from "../WebSocket.ts"
 import type * as Pulse from "./Pulse.ts"
 
 /**
@@ -60,12 +51,12 @@ import type * as Pulse from "./Pulse.ts"
  * @since 0.1.0
  */
 export interface Options extends Pulse.Options {
-  /** How changes come: {@link sse} or {@link webSocket}. @default they do not */
+  /** How changes come: `PulseEvents.sse()` or `PulseEvents.webSocket()`. @default they do not */
   readonly events?: Events | undefined
 }
 
 /**
- * A way in which events come.
+ * A way in which events come, for {@link Options}.
  *
  * @category models
  * @since 0.1.0
@@ -89,75 +80,6 @@ export interface Origin {
   readonly headers: Effect.Effect<{ readonly [name: string]: Redacted.Redacted }, AuthFailed>
   readonly options: Pulse.Options
 }
-
-/**
- * Events over Pulse's WebSocket.
- *
- * **Example** (On Node, with ping frames)
- *
- * ```ts
- * import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
- * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
- * import * as FetchHttpClient from "effect/http/FetchHttpClient"
- * import * as Layer from "effect/Layer"
- *
- * export const directory = PulseDirectory.layer({ url: "http://pulse:9696", events: PulseDirectory.webSocket() }).pipe(
- *   Layer.provide([FetchHttpClient.layer, NodeWebSocket.layer])
- * )
- * ```
- *
- * @category events
- * @since 0.1.0
- */
-export const webSocket = (options: {
-  /** How a dead connection is told from a silent one; Pulse answers pings, and sends nothing while nothing happens. */
-  readonly liveness?: WebSocket.Liveness | "none" | undefined
-} = {}): Events => ({
-  watch: "push",
-  connect: ({ headers, options: { requestTimeout }, url }) =>
-    WebSocket.connect<string>({
-      url: url + routes.webSocket.path,
-      credential: () => Effect.map(headers, (headers) => ({ headers })),
-      connectWithin: requestTimeout,
-      liveness: options.liveness
-    })
-})
-
-/**
- * Events as server-sent events, which the embedded registry of `server` has: each has an id, after which a later connection
- * resumes. Where the registry is a Pulse without them it answers 404, which is `Refused`.
- *
- * **Example** (A connection that may be silent for a minute)
- *
- * ```ts
- * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
- *
- * export const events = PulseDirectory.sse({ idleTimeout: "1 minute" })
- * ```
- *
- * @category events
- * @since 0.1.0
- */
-export const sse = (
-  options: Pick<EventSource.ConnectOptions, "idleTimeout" | "maxEventSize"> = {}
-): Events => ({
-  watch: "resumable",
-  connect: ({ headers, options: { requestTimeout, tracePropagation }, url }) => {
-    const connect = EventSource.connect(url + routes.events.path, {
-      ...options,
-      headers,
-      connectTimeout: requestTimeout,
-      tracePropagation,
-      operation: "changes",
-      isGap: (event) => event.event === "gap"
-    })
-    return (dial) =>
-      Effect.map(
-        connect(dial),
-        Stream.map((item) => item.notice === undefined ? { ...item, value: item.value.data } : item)
-      )
-  }
-})
 
 const readServices = readJson(Wire.Services)
 const readEvent = readJson(Wire.Event)
@@ -195,8 +117,10 @@ const changesOf = (events: Events | undefined, origin: Origin, client: HttpClien
     connect(dial).pipe(
       Effect.provideService(HttpClient.HttpClient, client),
       Effect.map((items) => {
+        // Reconnect tells of one gap for each connection: at another one a new connection is what tells of it.
+        let gaps = 0
         const changes = Stream.mapEffect(
-          items,
+          Stream.takeWhile(items, (item) => item.notice !== "Gap" || gaps++ === 0),
           (item): Effect.Effect<Reconnect.Frame<Directory.Change, string> | Reconnect.Notice<string>, Refused> =>
             item.notice === undefined
               ? Effect.map(readEvent(item.value, at), (event) => ({ ...item, value: toChange(event) }))
@@ -286,12 +210,13 @@ export const layer = (options: Options): Layer.Layer<Directory.Directory, Refuse
  *
  * ```ts
  * import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+ * import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
  * import * as Config from "effect/Config"
  *
  * export const directory = PulseDirectory.layerConfig({
  *   url: Config.String("PULSE_URL").pipe(Config.withDefault("")),
  *   apiKey: Config.Redacted("PULSE_API_KEY").pipe(Config.withDefault(undefined))
- * }, PulseDirectory.sse())
+ * }, PulseEvents.sse())
  * ```
  *
  * @category layers

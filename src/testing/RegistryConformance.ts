@@ -160,6 +160,16 @@ type Bodies = ReadonlyArray<readonly [name: string, body: Body]>
 
 type Lookings = ReadonlyArray<readonly [name: string, body: Looking]>
 
+/** One connection. What is unclear about it counts as a failure for now. */
+const connecting = (directory: Find, generation: number) =>
+  Effect.mapError(
+    directory.changes({ cursor: undefined, attempt: 1, generation }),
+    (error) =>
+      error._tag === "Inconclusive" || error._tag === "Stop"
+        ? Classify.unreachable({ operation: error.operation, target: error.target, detail: error.message })
+        : error
+  )
+
 /** A registration of a case: by its id, or by its type where ids are not what is looked at. */
 const isRegistered = (change: Directory.Change, id: string, type: string): boolean =>
   change._tag === "Registered" && (change.id === id || change.service?.type === type || change.query?.type === type)
@@ -350,13 +360,7 @@ const looking: Lookings = [
   [
     "changes are pushed, or refused as unsupported",
     Effect.fnUntraced(function*(port, make, type, directory) {
-      const connect = Effect.mapError(
-        directory.changes({ cursor: undefined, attempt: 1, generation: 1 }),
-        (error) =>
-          error._tag === "Inconclusive" || error._tag === "Stop"
-            ? Classify.unreachable({ ...error, detail: error.message })
-            : error
-      )
+      const connect = connecting(directory, 1)
       if (directory.capabilities.watch === "none") {
         yield* failsAs("changes", "Refused.Unsupported", connect)
         return
@@ -372,6 +376,22 @@ const looking: Lookings = [
         Effect.mapError((error) => new Mismatch({ expected: "changes that go on", actual: error.message }))
       )
       yield* holds("a Registered of the service among the changes", Option.isSome(Option.flatten(found)), "none")
+    })
+  ],
+  [
+    "a later connection that has nothing to resume after begins with a gap",
+    Effect.fnUntraced(function*(_port, _make, _type, directory) {
+      if (directory.capabilities.watch === "none" || directory.capabilities.watch === "poll") return
+      const connect = connecting(directory, 2)
+      const first = yield* Effect.flatMap(succeeds("changes", connect), (items) =>
+        items.pipe(
+          Stream.filter((item) => item.notice !== "Cursor" && item.notice !== "Retry"),
+          Stream.runHead,
+          Effect.timeoutOption(within),
+          Effect.mapError((error) => new Mismatch({ expected: "changes that go on", actual: error.message }))
+        ))
+      const item = Option.getOrUndefined(Option.flatten(first))
+      yield* holds("the notice Gap, first", item?.notice === "Gap", item)
     })
   ]
 ]

@@ -14,12 +14,42 @@ const command = ["examples/browser/serve.ts"]
 
 beforeAll(() => Effect.runPromise(Dist.ensure), 120_000)
 
-/** Starts the server of page and registry, on a free port, with an empty registry that wants a key. */
-const serve = Effect.gen(function*() {
-  const server = yield* Process.startRuntime("node", command, { env: { PORT: "0", PULSE_API_KEY: Registry.key } })
-  const [, url = ""] = yield* server.line(/ open (\S+)/)
-  return { ...server, url }
-})
+/** Starts the server of page and registry, on a free port unless told otherwise, with an empty registry that wants a key. */
+const serve = (port = "0") =>
+  Effect.gen(function*() {
+    const server = yield* Process.startRuntime("node", command, { env: { PORT: port, PULSE_API_KEY: Registry.key } })
+    const [, url = ""] = yield* server.line(/ open (\S+)/)
+    return { ...server, url }
+  })
+
+/** Takes a picture of the page, where the environment variable PICTURES names a directory for them. */
+const picture = (tab: Browser.Tab, name: string) => {
+  const directory = process.env["PICTURES"]
+  return directory === undefined
+    ? Effect.void
+    : Browser.within(
+      tab,
+      `a picture of ${name}`,
+      (page) => page.screenshot({ path: `${directory}/${name}.png`, fullPage: true })
+    )
+}
+
+/** Another service registers, by hand. */
+const register = (url: string, name: string) =>
+  Effect.promise(() =>
+    fetch(`${url}/api/v1/services/register`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-api-key": Registry.key },
+      body: JSON.stringify({ name, type: "media-manager", api_url: `http://${name}:8282` })
+    })
+  )
+
+const list = (tab: Browser.Tab, freshness: string) =>
+  Browser.within(
+    tab,
+    `the list is ${freshness}`,
+    (page) => page.waitForSelector(`#services[data-freshness=${freshness}]`, { timeout: 15_000 })
+  )
 
 const status = (tab: Browser.Tab, tag: string) =>
   Browser.within(
@@ -50,7 +80,7 @@ describe("examples/browser", () => {
 
   it.live("stays registered in Chromium through the death of its registry", () =>
     Effect.gen(function*() {
-      const first = yield* serve
+      const first = yield* serve()
       // Stays where it is while the registry behind it dies and comes back elsewhere.
       const front = yield* Front.make(first.url)
       const tab = yield* Browser.open({ width: 900, height: 760 })
@@ -79,7 +109,7 @@ describe("examples/browser", () => {
       yield* status(tab, "Unconfirmed")
       yield* shows(tab, "history", "heartbeat failed, 2 in a row")
 
-      const second = yield* serve
+      const second = yield* serve()
       front.retarget(second.url)
       yield* status(tab, "Online")
       yield* shows(tab, "history", "registered again")
@@ -97,4 +127,52 @@ describe("examples/browser", () => {
       yield* status(tab, "Online")
       assert.deepStrictEqual(tab.problems, [])
     }), 60_000)
+
+  it.live(
+    "shows who is registered, live, through a restart of the registry on the same port",
+    () =>
+      Effect.gen(function*() {
+        const first = yield* serve()
+        const tab = yield* Browser.open({ width: 900, height: 1100 })
+        yield* register(first.url, "prism")
+        yield* Browser.within(
+          tab,
+          "the page opens",
+          (page) => page.goto(`${first.url}/?heartbeat=1 second`, { timeout: 15_000 })
+        )
+        yield* list(tab, "Fresh")
+        yield* shows(tab, "peers", "prism")
+        yield* shows(tab, "peers", "haul-browser")
+        // By its event alone: nothing else asks.
+        yield* register(first.url, "sonar")
+        yield* shows(tab, "peers", "sonar")
+        yield* shows(tab, "history", "sonar came")
+        yield* picture(tab, "browser-fresh")
+
+        yield* first.kill("SIGKILL")
+        yield* first.exited()
+        yield* list(tab, "Stale")
+        yield* shows(tab, "peers", "prism")
+        yield* Browser.within(
+          tab,
+          "the next attempt is counted down to",
+          (page) => page.locator("#kept", { hasText: /stale for .*, next attempt in/ }).waitFor({ timeout: 15_000 })
+        )
+        yield* picture(tab, "browser-stale")
+
+        const second = yield* serve(new URL(first.url).port)
+        assert.strictEqual(second.url, first.url)
+        yield* list(tab, "Fresh")
+        yield* shows(tab, "history", "the list is live again")
+        yield* shows(tab, "history", "prism went")
+        yield* register(second.url, "radar")
+        yield* shows(tab, "peers", "radar")
+        yield* shows(tab, "peers", "haul-browser")
+        const names = yield* Browser.within(tab, "the list", (page) => page.locator("#peers b").allInnerTexts())
+        assert.deepStrictEqual(names, ["haul-browser", "radar"])
+        yield* picture(tab, "browser-recovered")
+        assert.deepStrictEqual(tab.problems, [])
+      }),
+    60_000
+  )
 })

@@ -97,6 +97,8 @@ const vectors: ReadonlyArray<Vector> = [
     found: [message("a")]
   },
 
+  { clause: "a line of spaces is not blank", text: "data: a\n \n  \ndata: b\n\n", found: [message("a\nb")] },
+
   // Byte order mark and decoding.
   { clause: "one byte order mark at the start is dropped", text: "\ufeffdata: a\n\n", found: [message("a")] },
   {
@@ -115,6 +117,9 @@ const vectors: ReadonlyArray<Vector> = [
     ]
   },
   { clause: "nothing but a byte order mark", text: "\ufeff", found: [] },
+  { clause: "the start is the first byte, not the first line", text: "\n\ufeffdata: a\n\n", found: [] },
+  { clause: "one before a line end leaves a blank line", text: "\ufeff\r\ndata: a\n\n", found: [message("a")] },
+  { clause: "one before a colon leaves a comment", text: "\ufeff: x\n\ufeff: y\ndata: a\n\n", found: [message("a")] },
   {
     clause: "half a byte order mark is not one",
     text: [0xef, 0xbb, ...ascii("data: a\n\ndata: b\n\n")],
@@ -149,6 +154,11 @@ const vectors: ReadonlyArray<Vector> = [
     found: [
       message("a\nb\n c\n\td")
     ]
+  },
+  {
+    clause: "of every field, not of data alone",
+    text: "event:a\nid:1\ndata\n\nevent: b\nid: 2\ndata\n\nevent:  c\nid:  3\ndata\n\nretry:4\nretry: 5\n",
+    found: [["a", "", "1"], ["b", "", "2"], [" c", "", " 3"], { retry: 4 }, { retry: 5 }]
   },
   { clause: "spaces at the end stay", text: "data: a \n\n", found: [message("a ")] },
   {
@@ -262,6 +272,13 @@ const vectors: ReadonlyArray<Vector> = [
   { clause: "an event without its blank line is dropped", text: "data: a\n\ndata: b\n", found: [message("a")] },
   { clause: "so is one in mid line", text: "data: a\n\nid: 2\ndata: b", found: [message("a")] },
   { clause: "so is one whose last line has no end", text: "data: a\n\ndata: b\n:", found: [message("a")] },
+  {
+    clause: "so is what ends in the middle of a character",
+    text: [...ascii("data: a\n\ndata: "), 0xf0, 0x9d],
+    found: [message("a")]
+  },
+  { clause: "its type is not that of what comes on the next connection", text: "event: x\ndata: a\n", found: [] },
+  { clause: "a CR that is the last byte ends a line", text: "id: 1\ndata: a\r\r", found: [message("a", "1")] },
   { clause: "nothing at all", text: "", found: [] },
 
   // Retry.
@@ -319,10 +336,125 @@ const vectors: ReadonlyArray<Vector> = [
   }
 ]
 
+/** The text of the standard, word by word, over a stream that is there as a whole. */
+const literally = (bytes: Uint8Array): ReadonlyArray<Found> => {
+  const found: Array<Found> = []
+  const lines = new TextDecoder("utf-8").decode(bytes).split(/\r\n|\n|\r/)
+  // What the last line end does not end.
+  lines.pop()
+  let data = ""
+  let type = ""
+  let id: string | undefined
+  let told: string | undefined
+  for (const line of lines) {
+    if (line === "") {
+      if (data !== "") found.push([type === "" ? "message" : type, data.slice(0, -1), id])
+      else if (id !== told) found.push({ id: id ?? "" })
+      told = id
+      data = ""
+      type = ""
+      continue
+    }
+    const colon = line.indexOf(":")
+    if (colon === 0) continue
+    const field = colon < 0 ? line : line.slice(0, colon)
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "")
+    if (field === "event") type = value
+    else if (field === "data") data += `${value}\n`
+    else if (field === "id" && !value.includes("\0")) id = value
+    else if (field === "retry" && /^[0-9]+$/.test(value)) found.push({ retry: Number(value) })
+  }
+  return found
+}
+
 describe("sseParser", () => {
   it.each(vectors)("$clause", ({ found, text, ...options }) => {
     const bytes = bytesOf(text)
     for (const [cut, pieces] of cuts(bytes)) assert.deepStrictEqual(parse(pieces, options), found, cut)
+  })
+
+  it("cut into ones and twos in every way there is", () => {
+    const short: ReadonlyArray<readonly [string, ReadonlyArray<Found>]> = [
+      ["\ufeffdata\r\n\r\n", [message("")]],
+      ["data:\ud834\udd1e\r\r\n", [message("\ud834\udd1e")]],
+      ["id:ü\n\ndata\n\n", [{ id: "ü" }, message("", "ü")]],
+      ["data:€\n\rid:1\r\n\n", [message("€"), { id: "1" }]],
+      [":\r\rretry:1\r\n", [{ retry: 1 }]],
+      ["event:é\ndata\r\r", [["é", "", undefined]]],
+      ["data:\ufeff\r\n\r\n", [message("\ufeff")]]
+    ]
+    for (const [text, found] of short) {
+      const bytes = bytesOf(text)
+      let ways = 0
+      const cut = (at: number, pieces: ReadonlyArray<Uint8Array>) => {
+        if (at === bytes.length) {
+          ways++
+          assert.deepStrictEqual(parse(pieces), found, JSON.stringify(pieces.map((piece) => [...piece])))
+          return
+        }
+        for (const size of at + 2 <= bytes.length ? [1, 2] : [1]) {
+          cut(at + size, [...pieces, bytes.subarray(at, at + size)])
+        }
+      }
+      cut(0, [])
+      assert.isAtLeast(ways, 100)
+    }
+  })
+
+  it("10,000 streams of anything, as the text read word by word has them", () => {
+    const parts = [
+      "\n",
+      "\r",
+      "\r\n",
+      ":",
+      " ",
+      "data",
+      "event",
+      "id",
+      "retry",
+      "data:",
+      "data: ",
+      "event: ",
+      "id:",
+      "retry:",
+      "x",
+      "0",
+      "7",
+      "\t",
+      "\0",
+      "\ufeff",
+      "ü",
+      "€",
+      "\ud834\udd1e",
+      "\u2028"
+    ].map(bytesOf)
+    // So that there are events among it.
+    parts.push(
+      ...["\n\n", "\r\r", "\r\n\r\n", "\ndata", "\rdata:", "\r\ndata: ", "\nid:", "\revent:", "\nretry: 1\n"].map(
+        bytesOf
+      )
+    )
+    const bad = [0xff, 0xc3, 0xe2, 0x82, 0xf0, 0xed].map((byte) => Uint8Array.of(byte))
+    let state = 1
+    const draw = (below: number) => {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+      return Math.floor(state / 2 ** 32 * below)
+    }
+    let events = 0
+    for (let n = 0; n < 10_000; n++) {
+      const from = n % 4 === 0 ? [...parts, ...bad] : parts
+      const bytes = Buffer.concat(Array.from({ length: draw(40) }, () => from[draw(from.length)] ?? Uint8Array.of()))
+      const pieces: Array<Uint8Array> = []
+      for (let at = 0; at < bytes.length;) {
+        const size = 1 + draw(2)
+        pieces.push(bytes.subarray(at, at + size))
+        at += size
+      }
+      const expected = literally(bytes)
+      events += expected.length
+      assert.deepStrictEqual(parse(pieces), expected, JSON.stringify(bytes.toString("latin1")))
+    }
+    assert.isAbove(events, 5000)
   })
 
   it("the limit does not depend on how the network cut an event", () => {

@@ -6,6 +6,7 @@ import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
 import type * as Reconnect from "effect-lifeline/Reconnect"
 import * as Registry from "effect-lifeline/Registry"
 import * as PulseDirectory from "effect-lifeline/registry/PulseDirectory"
+import * as PulseEvents from "effect-lifeline/registry/PulseEvents"
 import * as Events from "effect-lifeline/server/Events"
 import * as RegistryConformance from "effect-lifeline/testing/RegistryConformance"
 import * as Config from "effect/Config"
@@ -42,9 +43,9 @@ const tags = (error: Transient | AuthFailed | Refused | Inconclusive | Stop) =>
 const changesOf = (items: ReadonlyArray<Item>) => items.flatMap((item) => item.notice === undefined ? [item.value] : [])
 
 const ways = [
-  ["Node's WebSocket", PulseDirectory.webSocket(), "push", Layer.empty, "Transient.Unavailable"],
-  ["ws", PulseDirectory.webSocket(), "push", NodeWebSocket.layer, "Transient.Unavailable"],
-  ["server-sent events", PulseDirectory.sse(), "resumable", Layer.empty, "an end"]
+  ["Node's WebSocket", PulseEvents.webSocket(), "push", Layer.empty, "Transient.Unavailable"],
+  ["ws", PulseEvents.webSocket(), "push", NodeWebSocket.layer, "Transient.Unavailable"],
+  ["server-sent events", PulseEvents.sse(), "resumable", Layer.empty, "an end"]
 ] as const
 
 describe("PulseDirectory", () => {
@@ -118,21 +119,22 @@ describe("PulseDirectory", () => {
         }
       }).pipe(Effect.provide(layer), Effect.scoped))
 
-    it.live(`by ${name}: the conformance suite's case`, () =>
+    it.live(`by ${name}: the conformance suite's cases`, () =>
       Effect.gen(function*() {
         const server = yield* NodeRegistry.make({ apiKey })
         const { url } = Context.get(server, NodeRegistry.NodeRegistry)
-        const found = RegistryConformance.cases().find(({ name }) => name.startsWith("changes"))
-        assert.isDefined(found)
-        if (found === undefined) return
+        const found = RegistryConformance.cases().filter(({ name }) => /^changes|gap$/.test(name))
+        assert.strictEqual(found.length, 2)
         const { directory, registry } = yield* Effect.provide(
           Calls.ports({ url, apiKey, events }),
           FetchHttpClient.layer
         )
-        yield* found.run.pipe(
-          Effect.provideService(Directory.Directory, directory),
-          Effect.provideService(Registry.Registry, registry)
-        )
+        for (const { run } of found) {
+          yield* run.pipe(
+            Effect.provideService(Directory.Directory, directory),
+            Effect.provideService(Registry.Registry, registry)
+          )
+        }
       }).pipe(Effect.provide(layer), Effect.scoped))
   }
 
@@ -144,8 +146,8 @@ describe("PulseDirectory", () => {
           RawServer.always(200, `data: ${frame}\n\n`, { "Content-Type": "text/event-stream" })
         )
         const ways = [
-          [sockets.url.replace("ws:", "http:").replace("/live", "/"), PulseDirectory.webSocket()],
-          [http.url, PulseDirectory.sse()]
+          [sockets.url.replace("ws:", "http:").replace("/live", "/"), PulseEvents.webSocket()],
+          [http.url, PulseEvents.sse()]
         ] as const
         for (const [url, events] of ways) {
           const directory = yield* directoryOf({ url, events })
@@ -162,7 +164,7 @@ describe("PulseDirectory", () => {
       const server = yield* NodeRegistry.make({ events: { history: 4 } })
       const { url } = Context.get(server, NodeRegistry.NodeRegistry)
       const hub = Context.get(server, Events.Events)
-      const directory = yield* directoryOf({ url, events: PulseDirectory.sse() })
+      const directory = yield* directoryOf({ url, events: PulseEvents.sse() })
       const position = yield* hub.position
       const take = (generation: number, cursor: string | undefined, count: number) =>
         Effect.scoped(Effect.gen(function*() {
@@ -188,11 +190,27 @@ describe("PulseDirectory", () => {
       assert.deepStrictEqual(yield* take(1, undefined, 1), ["last"])
     }).pipe(Effect.scoped))
 
+  it.live("a second gap on one connection ends it, so that the next one tells of it", () =>
+    Effect.gen(function*() {
+      const event = (id: number, type: string) =>
+        `id: ${id}\nevent: ${type}\ndata: {"type":"${type}","timestamp":"","service_id":"s"}\n\n`
+      const http = yield* RawServer.make(
+        RawServer.always(200, ["gap", "x", "gap", "y"].map((type, n) => event(n, type)).join(""), {
+          "Content-Type": "text/event-stream"
+        })
+      )
+      const directory = yield* directoryOf({ url: http.url, events: PulseEvents.sse() })
+      const seen: Array<Item> = []
+      yield* reading(directory.changes({ ...dial, cursor: "-1" }), seen)
+      const told = seen.map((item) => item.notice ?? (item.value._tag === "Other" ? item.value.type : item.value._tag))
+      assert.deepStrictEqual(told, ["Gap", "Cursor", "x"])
+    }).pipe(Effect.scoped))
+
   it.live("a WebSocket has no memory: each connection but the first begins with a gap", () =>
     Effect.gen(function*() {
       const server = yield* NodeRegistry.make()
       const { url } = Context.get(server, NodeRegistry.NodeRegistry)
-      const directory = yield* directoryOf({ url, events: PulseDirectory.webSocket() })
+      const directory = yield* directoryOf({ url, events: PulseEvents.webSocket() })
       const first = yield* Effect.scoped(
         Effect.flatMap(directory.changes({ ...dial, generation: 2 }), Stream.runHead)
       )
@@ -201,7 +219,7 @@ describe("PulseDirectory", () => {
 
   it.effect("without events, and without a URL, changes are unsupported and nothing is opened", () =>
     Effect.gen(function*() {
-      for (const options of [{ url: "http://pulse:9696" }, { url: " ", events: PulseDirectory.sse() }]) {
+      for (const options of [{ url: "http://pulse:9696" }, { url: " ", events: PulseEvents.sse() }]) {
         const directory = yield* directoryOf(options)
         assert.strictEqual(directory.capabilities.watch, "none")
         assert.strictEqual(tags(yield* Effect.flip(reading(directory.changes(dial), []))), "Refused.Unsupported")
@@ -220,7 +238,7 @@ describe("PulseDirectory", () => {
       assert.strictEqual(directory.capabilities.target, "http://from.env:1")
       assert.strictEqual(directory.capabilities.watch, "resumable")
     }).pipe(Effect.provide(
-      PulseDirectory.layerConfig({ url: Config.String("PULSE_URL") }, PulseDirectory.sse()).pipe(
+      PulseDirectory.layerConfig({ url: Config.String("PULSE_URL") }, PulseEvents.sse()).pipe(
         Layer.provide(FetchHttpClient.layer),
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ PULSE_URL: "http://from.env:1" })))
       )

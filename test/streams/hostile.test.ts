@@ -6,6 +6,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as EventSource from "effect-lifeline/EventSource"
+import * as Listener from "effect-lifeline/Listener"
 import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
 import * as WebSocket from "effect-lifeline/WebSocket"
 import * as Effect from "effect/Effect"
@@ -38,7 +39,7 @@ interface Place {
   readonly dials: Array<number>
 }
 
-type Client = (place: Place, policy: Backoff.Policy) => Stream.Stream<unknown, unknown, HttpClient.HttpClient>
+type Client = (place: Place, policy: Backoff.Unbounded) => Effect.Effect<unknown, unknown, HttpClient.HttpClient>
 
 interface Row {
   readonly name: string
@@ -50,10 +51,31 @@ interface Row {
 
 const noting = (dials: Array<number>) => Effect.sync(() => dials.push(performance.now()))
 
-const overFetch: Client = ({ url }, policy) => EventSource.stream(url, { policy, noProgressLimit: Infinity })
+const overFetch: Client = ({ url }, policy) =>
+  Stream.runDrain(EventSource.stream(url, { policy, noProgressLimit: Infinity }))
 
 const overWebSocket = (layer: Layer.Layer<never>): Client => ({ url }, policy) =>
-  WebSocket.stream({ url, policy, noProgressLimit: Infinity, closeWithin: "100 millis" }).pipe(Stream.provide(layer))
+  WebSocket.stream({ url, policy, noProgressLimit: Infinity, closeWithin: "100 millis" }).pipe(
+    Stream.runDrain,
+    Effect.provide(layer)
+  )
+
+/** Three that share a listener, and subscribe again at once whenever a subscription ends, whatever the reason. */
+const overListener = (layer: Layer.Layer<never>): Client => ({ url }, policy) =>
+  Effect.gen(function*() {
+    const listener = yield* Listener.make({
+      connect: WebSocket.open({ url, closeWithin: "100 millis" }),
+      route: () => "all",
+      subscribe: (key: string) => `subscribe ${key}`,
+      policy
+    })
+    const follow = listener.subscribe("all").pipe(
+      Effect.flatMap(({ messages }) => Stream.runDrain(messages)),
+      Effect.scoped,
+      Effect.exit
+    )
+    yield* Effect.all([follow, follow, follow].map((one) => Effect.forever(one)), { concurrency: "unbounded" })
+  }).pipe(Effect.scoped, Effect.provide(layer))
 
 const http = (script: RawServer.Script, onConnection?: (socket: Net.Socket, dials: Array<number>) => void) =>
   Effect.suspend(() => {
@@ -155,43 +177,58 @@ const answers = (head: string) =>
     }
   }))
 
-const webSockets: ReadonlyArray<Row> = Object.entries({ "Node's": Layer.empty, "ws": NodeWebSocket.layer }).flatMap(
-  ([platform, layer]) =>
-    [
-      { name: "reset the handshake", server: answers("") },
-      {
-        name: "answer 503 with Retry-After: 0",
-        server: answers("HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n")
-      },
-      ...[1000, 1001, 1011, 1012, 1013, undefined].flatMap((code) => [
-        { name: `close with ${code ?? 1006}`, server: closes(code) },
-        { name: `say hello and close with ${code ?? 1006}`, server: closes(code, "hello") }
-      ])
-    ].map((row) => ({
-      ...row,
-      name: `WebSocket (${platform}), of servers that ${row.name}`,
-      client: overWebSocket(layer)
-    }))
-)
+const onWebSockets = [
+  { name: "reset the handshake", server: answers("") },
+  {
+    name: "answer 503 with Retry-After: 0",
+    server: answers("HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n")
+  },
+  ...[1000, 1001, 1011, 1012, 1013, undefined].flatMap((code) => [
+    { name: `close with ${code ?? 1006}`, server: closes(code) },
+    { name: `say hello and close with ${code ?? 1006}`, server: closes(code, "hello") }
+  ])
+]
 
-/** A port where nobody listens. There the diallers count: a URL, or headers, are asked for once for each dial. */
-const nobody = Effect.map(
-  Effect.scoped(Effect.map(RawServer.make(() => {}), ({ port }) => port)),
-  (port): Place => ({ url: `http://127.0.0.1:${port}/events`, dials: [] })
-)
+const platforms = { "Node's": Layer.empty, "ws": NodeWebSocket.layer }
+
+const webSockets: ReadonlyArray<Row> = Object.entries(platforms).flatMap(([platform, layer]) => [
+  ...onWebSockets.map((row) => ({
+    ...row,
+    name: `WebSocket (${platform}), of servers that ${row.name}`,
+    client: overWebSocket(layer)
+  })),
+  // What is final for a connection is not for those who subscribe again.
+  ...[
+    ...onWebSockets,
+    { name: "refuse a message", server: closes(1007) },
+    { name: "refuse a credential", server: closes(4401, "hello") }
+  ].map((row) => ({
+    ...row,
+    name: `Listener (${platform}), of servers that ${row.name}`,
+    client: overListener(layer)
+  }))
+])
+
+/**
+ * A port where nobody listens, nor ever will: one that the system gave out and took back would be the next server's. There
+ * the diallers count: a URL, or headers, are asked for once for each dial.
+ */
+const nobody = Effect.sync((): Place => ({ url: "http://127.0.0.1:2/events", dials: [] }))
 
 const refused: ReadonlyArray<Row> = [
   {
     name: "EventSource, of servers that are not there",
     server: nobody,
     client: ({ dials, url }, policy) =>
-      EventSource.stream(url, { policy, headers: Effect.as(noting(dials), {}), noProgressLimit: Infinity })
+      Stream.runDrain(
+        EventSource.stream(url, { policy, headers: Effect.as(noting(dials), {}), noProgressLimit: Infinity })
+      )
   },
   {
     name: "WebSocket, of servers that are not there",
     server: nobody,
     client: ({ dials, url }, policy) =>
-      WebSocket.stream({ url: () => Effect.as(noting(dials), url), policy, noProgressLimit: Infinity })
+      Stream.runDrain(WebSocket.stream({ url: () => Effect.as(noting(dials), url), policy, noProgressLimit: Infinity }))
   }
 ]
 
@@ -208,7 +245,7 @@ describe("at most 8 dials in any 10 s", () => {
       for (const { client, name, policy, server } of rows) {
         const place = yield* server
         seen.set(name, place.dials)
-        yield* Effect.forkScoped(Stream.runDrain(client(place, policy)))
+        yield* Effect.forkScoped(client(place, policy))
       }
       // More than one window, which is what real time is needed for here.
       yield* Effect.sleep(window + 1000)

@@ -39,7 +39,7 @@ export interface Link {
   readonly sent: () => string
   /** How many bytes came out at the other end. */
   readonly passed: (direction: Direction) => number
-  /** Whether the connection of the client is open, and that of the server. */
+  /** Whether the client is still there, and the server: neither ended its side of the connection. */
   readonly isOpen: () => { readonly client: boolean; readonly server: boolean }
 }
 
@@ -163,6 +163,7 @@ export const make = (
         ) {
           sockets.add(socket)
           socket.on("error", () => {})
+          socket.on("end", () => seen.add(`${n}: the ${name} ended`))
           // An orderly end went through the pipe; of any other the other side learns here.
           socket.on("close", (hadError) => {
             sockets.delete(socket)
@@ -185,7 +186,10 @@ export const make = (
           close: () => act("close"),
           sent: () => Buffer.concat(received).toString("latin1"),
           passed: (direction) => (direction === "up" ? up : down).passed(),
-          isOpen: () => ({ client: !near.destroyed, server: !far.destroyed })
+          isOpen: () => ({
+            client: !near.destroyed && !near.readableEnded,
+            server: !far.destroyed && !far.readableEnded
+          })
         }
         links.push(link)
         plan(link)
