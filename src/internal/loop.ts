@@ -182,18 +182,26 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   return Effect.forEach(notices, (notice) => log(loop, notice), { discard: true })
 }
 
+/** In how many milliseconds the lease runs out, where that is before so many have passed; else 0. */
+const leftOf = ({ clock, heldUntil = -Infinity }: Loop, longest: number): number => {
+  const left = heldUntil - clock.currentTimeMillisUnsafe()
+  return left > 0 && left < longest ? left : 0
+}
+
+/** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
+const expire = (loop: Loop): void =>
+  refresh(loop, Math.max(loop.heldUntil ?? 0, loop.clock.currentTimeMillisUnsafe()))
+
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
- * out meanwhile. What ends before the lease does cannot outlive it unnoticed, so an idle lifeline is one timer.
+ * out meanwhile.
  */
 const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.Effect<A> => {
-  const { clock, heldUntil = -Infinity } = loop
-  const left = heldUntil - clock.currentTimeMillisUnsafe()
-  return left <= 0 || left >= longest ? wait : Effect.raceFirst(
+  const left = leftOf(loop, longest)
+  return left === 0 ? wait : Effect.raceFirst(
     wait,
-    Effect.flatMap(clock.sleep(Duration.millis(left)), () => {
-      // It has run out, whatever a clock that was set back or a timer that fired early may say.
-      refresh(loop, Math.max(heldUntil, clock.currentTimeMillisUnsafe()))
+    Effect.flatMap(loop.clock.sleep(Duration.millis(left)), () => {
+      expire(loop)
       return Effect.never
     })
   )
@@ -235,7 +243,13 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
     }
     if (wait > 0) {
       loop.asleep = true
-      yield* fenced(loop, clock.sleep(Duration.millis(wait)), wait)
+      // As fenced, without a fiber more: an idle lifeline is one timer.
+      const left = leftOf(loop, wait)
+      if (left > 0) {
+        yield* clock.sleep(Duration.millis(left))
+        expire(loop)
+      }
+      yield* clock.sleep(Duration.millis(wait - left))
       loop.asleep = false
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
       if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
