@@ -35,23 +35,6 @@ export interface Outcome {
   readonly error: CallError | undefined
 }
 
-/** Where a failure happened that no registry answered. */
-const attempted = (call: Call, { capabilities }: Registry.Registry["Service"]): Attempted => ({
-  operation: call.toLowerCase(),
-  target: capabilities.adapter
-})
-
-const request = (
-  registry: Registry.Registry["Service"],
-  call: Call,
-  lease: Lease.Lease | undefined,
-  instance: ServiceInstance.ServiceInstance
-): Effect.Effect<Lease.Lease, CallError> => {
-  if (call === "Register") return registry.register(instance)
-  if (lease === undefined) return Effect.fail(Classify.unknownLease(attempted(call, registry)))
-  return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
-}
-
 const succeeded = { Register: "Registered", Heartbeat: "Beaten", Verify: "Verified" } as const
 
 /**
@@ -77,17 +60,6 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
   }
 }
 
-/**
- * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
- * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
- */
-const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
-  Classify.unreachable({
-    ...attempted(call, registry),
-    detail: "the adapter failed; see the cause",
-    cause: Cause.squash(cause)
-  })
-
 /** Puts the span of a call around it, unless there is no tracer that would keep it. */
 export const traced = (
   call: Call | "Deregister",
@@ -107,20 +79,11 @@ export const traced = (
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
 const longestCall = /*#__PURE__*/ Duration.seconds(60)
 
-const withinDeadline = (
-  registry: Registry.Registry["Service"],
-  call: Call,
-  self: Effect.Effect<Lease.Lease, CallError>
-): Effect.Effect<Lease.Lease, CallError> =>
-  registry.capabilities.deadline === undefined
-    ? Effect.timeoutOrElse(self, {
-      duration: longestCall,
-      orElse: () => Effect.fail(Classify.timedOut({ ...attempted(call, registry), after: longestCall }))
-    })
-    : self
-
 /**
  * Carries out one call. Never fails; interruption passes through.
+ *
+ * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
+ * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
  */
 export const perform = (
   registry: Registry.Registry["Service"],
@@ -130,27 +93,34 @@ export const perform = (
   everRegistered: boolean
 ): Effect.Effect<Outcome> =>
   Effect.withFiber((fiber) => {
+    const { adapter, deadline } = registry.capabilities
+    // Of what no registry answered.
+    const at: Attempted = { operation: call.toLowerCase(), target: adapter }
     const sentAt = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    const { adapter } = registry.capabilities
     const count = (outcome: string): void =>
       Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }).updateUnsafe(1, fiber.context)
-    return withinDeadline(registry, call, Effect.suspend(() => request(registry, call, lease, instance))).pipe(
-      traced(call, adapter),
-      Effect.matchCause({
-        onSuccess: (lease): Outcome => {
-          count("ok")
-          return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }
-        },
-        onFailure: (cause): Outcome => {
-          const found = Cause.findError(cause)
-          const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
-          count(Result.isSuccess(found) ? error._tag : "Defect")
-          return {
-            event: eventOf(error, everRegistered),
-            lease: error._tag === "LeaseLost" ? undefined : lease,
-            error
-          }
-        }
-      })
-    )
+    const request = Effect.suspend((): Effect.Effect<Lease.Lease, CallError> => {
+      if (call === "Register") return registry.register(instance)
+      if (lease === undefined) return Effect.fail(Classify.unknownLease(at))
+      const sent = call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance)
+      return Effect.as(sent, lease)
+    })
+    const bounded = deadline !== undefined ? request : Effect.timeoutOrElse(request, {
+      duration: longestCall,
+      orElse: () => Effect.fail(Classify.timedOut({ ...at, after: longestCall }))
+    })
+    return Effect.matchCause(traced(call, adapter)(bounded), {
+      onSuccess: (lease): Outcome => {
+        count("ok")
+        return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }
+      },
+      onFailure: (cause): Outcome => {
+        const found = Cause.findError(cause)
+        const error = Result.isSuccess(found)
+          ? found.success
+          : Classify.unreachable({ ...at, detail: "the adapter failed; see the cause", cause: Cause.squash(cause) })
+        count(Result.isSuccess(found) ? error._tag : "Defect")
+        return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
+      }
+    })
   })
