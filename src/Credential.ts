@@ -255,6 +255,8 @@ export class Credential extends Context.Service<
     readonly refresh: Effect.Effect<Token, Transient | AuthFailed | Refused>
     /** Revives now; as `refresh`. Fails with `AuthFailed` (`CredentialMissing`) where it cannot be revived: see {@link Provenance}. */
     readonly revive: Effect.Effect<Token, Transient | AuthFailed | Refused | LeaseLost>
+    /** What the operator {@link revive} does. */
+    readonly discharge: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Transient | AuthFailed, R>
     /**
      * As the operator {@link revive}, where a lease that turns out to be lost for good surfaces as `LeaseLost`: for calls that
      * are followed by a new registration then.
@@ -367,7 +369,7 @@ export const layerSupplied = <R = never>(
 export const revive = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | Transient | AuthFailed, R | Credential> =>
-  Effect.flatMap(Credential, (credential) => Engine.discharge(credential, self))
+  Credential.use((credential) => credential.discharge(self))
 
 /**
  * A registry whose calls go through {@link revive}, for `Lifeline` and `CheckIn`: they see a rejected credential only when
@@ -380,7 +382,28 @@ export const revive = <A, E, R>(
 export const protect = (
   registry: Registry.Registry["Service"]
 ): Effect.Effect<Registry.Registry["Service"], never, Credential> =>
-  Effect.map(Credential, (credential) => Engine.protect(credential, info(credential), registry))
+  Effect.map(Credential, (credential) => {
+    const { deadline: _, ...capabilities } = registry.capabilities
+    return registry.capabilities.enabled
+      ? {
+        // A call may be several now, and a refresh: the drivers' own deadline ends one that takes too long.
+        capabilities,
+        credential: info(credential),
+        // There is nothing left that could be revived: register as somebody who has the key, if there is one.
+        register: (instance) =>
+          Effect.catchTag(
+            credential.guard(registry.register(instance)),
+            "LeaseLost",
+            () => credential.discharge(registry.register(instance))
+          ),
+        heartbeat: (lease, instance) => credential.guard(registry.heartbeat(lease, instance)),
+        verify: (lease, instance) => credential.guard(registry.verify(lease, instance)),
+        // Gone already is what was asked for.
+        deregister: (lease, instance) =>
+          Effect.catchTag(credential.guard(registry.deregister(lease, instance)), "LeaseLost", () => Effect.void)
+      }
+      : registry
+  })
 
 /**
  * {@link protect} as a layer, around the `Registry` that is provided to it.

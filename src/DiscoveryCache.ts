@@ -278,6 +278,12 @@ export const make: (options?: Options) => Effect.Effect<Service, never, Director
 
     /** Tells whoever wants to know what is different now. */
     const publish: Effect.Effect<void> = Effect.suspend(() => {
+      // What could not be read is not in question any more.
+      if (failure !== undefined && touched === undefined && wanted === done && questions.size === 0) {
+        failure = undefined
+        state = Backoff.initial
+        notBefore = 0
+      }
       const isFresh = halted === undefined && readAt !== undefined && failure === undefined && done >= needed &&
         !closed &&
         (polling || open)

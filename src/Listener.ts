@@ -152,8 +152,10 @@ export interface Options<in out K extends Key, in out In, in out Out, out R = ne
   /** The waits between two connections in the background. @default `Backoff.streams` */
   readonly policy?: Backoff.Unbounded | undefined
   /**
-   * How long a caller waits: so many attempts, or, where that comes first, as long as their waits may take together; an
-   * attempt that is under way then is waited for. @default `Backoff.synchronous`: 5 attempts, 15 seconds
+   * How long a caller waits for a connection: so many attempts, or, where that comes first, as long as the waits between
+   * them may take together. What the attempts themselves take, each `openTimeout` at most, comes on top.
+   *
+   * @default `Backoff.synchronous`: 5 attempts, 15 seconds
    */
   readonly synchronous?: Backoff.Bounded | undefined
   /** The deadline of sending one message; then the connection counts as broken. @default 10 seconds */
@@ -273,6 +275,8 @@ export interface Listener<in K extends Key, in out In, in Out> {
 
 /**
  * Makes a listener that lives as long as the scope. Nothing is dialled before somebody subscribes or sends.
+ *
+ * The background runs with the services and the log annotations that are there now, not with those of who subscribes first.
  *
  * **Example** (The result of a job, by the stream or else by asking)
  *

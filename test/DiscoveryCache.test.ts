@@ -227,6 +227,37 @@ describe("DiscoveryCache, changes", () => {
       })
     ))
 
+  it.effect("a read of one service that fails is made again", () =>
+    running((cache, { state, tell }) =>
+      Effect.gen(function*() {
+        state.services = [a, b, c]
+        state.answers.push(unavailable())
+        state.reads.length = 0
+        yield* tell({ _tag: "Registered", id: "c", query: { name: "c", type: "worker" } })
+        yield* soon
+        assert.strictEqual(yield* freshnessOf(cache), "Stale")
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(idsOf(yield* cache.all), ["b", "a", "c"])
+        assert.deepStrictEqual(state.reads, Array.from({ length: 2 }, () => ({ name: "c", type: "worker" })))
+        assert.strictEqual(yield* freshnessOf(cache), "Fresh")
+      })
+    ))
+
+  it.effect("who came and went at once is not asked for", () =>
+    running((_, { state, tell }) =>
+      Effect.gen(function*() {
+        yield* TestClock.adjust("1 minute")
+        state.reads.length = 0
+        yield* tell(
+          { _tag: "Registered", id: "c", query: { name: "c", type: "worker" } },
+          { _tag: "Deregistered", id: "c" }
+        )
+        yield* soon
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(state.reads, [])
+      })
+    ))
+
   it.effect("a service that is not where it was is looked for among all", () =>
     running((cache, { state, tell }) =>
       Effect.gen(function*() {

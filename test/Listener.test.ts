@@ -310,6 +310,35 @@ describe("waiting for a connection", () => {
       assert.deepStrictEqual(server.last().sent, ["+b"])
     }))
 
+  it.effect("when all leave while it waits, nothing more is dialled", () =>
+    Effect.gen(function*() {
+      const server = Server.make()
+      const listener = yield* listen(server)
+      const scope = yield* Scope.make()
+      yield* listener.subscribe("a").pipe(Scope.provide(scope))
+      server.last().end(Server.reset)
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(server.dials.length, 1)
+      assert.isFalse(Listener.isTerminal(statusOf(listener)))
+    }))
+
+  it.effect("a message whose sender left before its turn is not sent", () =>
+    Effect.gen(function*() {
+      const server = Server.make()
+      const listener = yield* listen(server)
+      yield* listener.subscribe("a")
+      server.send = () => Effect.sleep("1 second")
+      const one = yield* watch(listener.send("one"))
+      const two = yield* watch(listener.send("two"))
+      const three = yield* watch(listener.send("three"))
+      yield* Fiber.interrupt(two.fiber)
+      yield* TestClock.adjust("2 seconds")
+      assert.isTrue(one.isSuccess() && three.isSuccess())
+      assert.deepStrictEqual(server.last().sent, ["+a", "one", "three"])
+    }))
+
   it.effect("reconnectNow skips the rest of a wait", () =>
     Effect.gen(function*() {
       const server = Server.make()
@@ -667,9 +696,10 @@ describe("slow and failing readers", () => {
       const server = Server.make()
       const listener = yield* listen(server)
       const seen: Array<string> = []
-      yield* watch(
-        Effect.forever(Effect.flatMap(listener.await("a"), ({ text }) => Effect.sync(() => seen.push(text))))
-      )
+      yield* listener.subscribe("a")
+      yield* watch(Effect.gen(function*() {
+        for (let n = 0; n < 10; n++) seen.push((yield* listener.await("a")).text)
+      }))
       server.last().push(...a("1"))
       yield* settle
       server.last().push(...a("2"))

@@ -50,17 +50,9 @@ import * as Queue from "./listenerQueue.ts"
 import type { Overflow } from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
 
-/** One subscription. */
-interface Registration<In> {
-  readonly key: Key
-  readonly queue: Queue.Queue<In>
-  /** The last generation that a replay put it on. */
-  on: number
-}
-
 /** The subscriptions of one key. */
 interface Entry<In> {
-  readonly registrations: Set<Registration<In>>
+  readonly registrations: Set<Queue.Registration<In>>
   /** The last generation on which the key may have been subscribed. */
   on: number
 }
@@ -123,8 +115,8 @@ const pulse = <In, Out>(run: Run<In, Out>): void => {
 const isWanted = <In, Out>(run: Run<In, Out>): boolean => run.entries.size > 0 || run.sends > 0
 
 class Handle<In> implements Subscription<In> {
-  private readonly queue: Queue.Queue<In>
-  constructor(queue: Queue.Queue<In>) {
+  private readonly queue: Queue.Registration<In>
+  constructor(queue: Queue.Registration<In>) {
     this.queue = queue
   }
   get messages(): Stream.Stream<In, Ended | Queue.Lagged> {
@@ -186,7 +178,6 @@ export const make = <K extends Key, In, Out, R, Version>(
     let fiber: Fiber.Fiber<void> | undefined
     let isClosed = false
     let version = 0
-    let size = 0
     let generations = 0
 
     // -- runs and generations ---------------------------------------------------------------------------------------
@@ -214,9 +205,8 @@ export const make = <K extends Key, In, Out, R, Version>(
       if (run.latest?.ended === undefined && run.latest !== undefined) retire(run, run.latest, Exit.void)
       const { entries } = run
       run.entries = new Map()
-      for (const { registrations } of entries.values()) size -= registrations.size
       for (const { registrations } of entries.values()) {
-        for (const { queue } of registrations) Queue.end(queue, how)
+        for (const registration of registrations) Queue.end(registration, how)
       }
       pulse(run)
     }
@@ -232,17 +222,17 @@ export const make = <K extends Key, In, Out, R, Version>(
     const deliver = (run: Run<In, Out>, message: In): Effect.Effect<void> | undefined => {
       const keys = route(message)
       if (keys === undefined) return undefined
-      let full: Array<Registration<In>> | undefined
+      let full: Array<Queue.Registration<In>> | undefined
       for (const key of typeof keys === "object" ? keys : [keys]) {
         // Not those that come because of it.
         for (const registration of Array.from(run.entries.get(key)?.registrations ?? [])) {
-          if (!Queue.offer(registration.queue, message)) (full ??= []).push(registration)
+          if (!Queue.offer(registration, message)) (full ??= []).push(registration)
         }
       }
       return full && Effect.forEach(full, (registration) =>
-        Queue.insist(registration.queue, message, () => {
-          const { key, queue } = registration
-          remove(run, registration, Exit.fail(new Queue.Lagged({ key, capacity: queue.limits.capacity })))
+        Queue.insist(registration, message, () => {
+          const { key, limits: { capacity } } = registration
+          remove(run, registration, Exit.fail(new Queue.Lagged({ key, capacity })))
         }), { discard: true })
     }
 
@@ -543,7 +533,7 @@ export const make = <K extends Key, In, Out, R, Version>(
     const place = (
       run: Run<In, Out>,
       message: Out,
-      registration?: Registration<In>
+      registration?: Queue.Registration<In>
     ): Effect.Effect<void, Ended | Exhausted> =>
       Effect.suspend(() => {
         const began = now()
@@ -578,26 +568,24 @@ export const make = <K extends Key, In, Out, R, Version>(
 
     // -- subscriptions ----------------------------------------------------------------------------------------------
 
-    const add = (run: Run<In, Out>, key: K, buffer: Queue.Limits): Registration<In> => {
-      const registration: Registration<In> = { key, queue: Queue.make(buffer), on: 0 }
+    const add = (run: Run<In, Out>, key: K, buffer: Queue.Limits): Queue.Registration<In> => {
+      const registration = Queue.make<In>(key, buffer)
       const entry = run.entries.get(key)
       if (entry === undefined) run.entries.set(key, { registrations: new Set([registration]), on: 0 })
       else entry.registrations.add(registration)
-      size++
       return registration
     }
 
     /** Takes back one registration; the last one of a key is told to the server. */
     const remove = (
       run: Run<In, Out>,
-      registration: Registration<In>,
+      registration: Queue.Registration<In>,
       how: Exit.Exit<never, Ended | Queue.Lagged>
     ): void => {
-      const { key, queue } = registration
+      const { key } = registration
       const entry = run.entries.get(key)
       if (entry === undefined || !entry.registrations.delete(registration)) return
-      size--
-      Queue.end(queue, how)
+      Queue.end(registration, how)
       if (entry.registrations.size > 0) return
       run.entries.delete(key)
       const { latest } = run
@@ -609,7 +597,7 @@ export const make = <K extends Key, In, Out, R, Version>(
     const subscribe = (
       key: K,
       buffer: Queue.Limits
-    ): Effect.Effect<Queue.Queue<In>, Ended | Exhausted, Scope.Scope> =>
+    ): Effect.Effect<Queue.Registration<In>, Ended | Exhausted, Scope.Scope> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.suspend(() => {
           const message = options.subscribe(key)
@@ -618,7 +606,7 @@ export const make = <K extends Key, In, Out, R, Version>(
             // First of all: what comes as soon as the message is sent must find it.
             const registration = add(run, key, buffer)
             leave = () => remove(run, registration, closed)
-            return Effect.as(place(run, message, registration), registration.queue)
+            return Effect.as(place(run, message, registration), registration)
           })).pipe(
             Effect.onError(() => Effect.sync(() => leave())),
             Effect.tap(() => Effect.addFinalizer(() => Effect.sync(leave)))
@@ -626,7 +614,7 @@ export const make = <K extends Key, In, Out, R, Version>(
         })
       )
 
-    const first = (queue: Queue.Queue<In>, filter: (message: In) => boolean): Effect.Effect<In, Ended> =>
+    const first = (queue: Queue.Registration<In>, filter: (message: In) => boolean): Effect.Effect<In, Ended> =>
       Effect.flatMap(
         // It has no bound that it could miss.
         Queue.take(queue) as Effect.Effect<ReadonlyArray<In>, Ended>,
@@ -637,7 +625,7 @@ export const make = <K extends Key, In, Out, R, Version>(
       )
 
     const ask = <E, R2>(
-      queue: Queue.Queue<In>,
+      queue: Queue.Registration<In>,
       poll: Effect.Effect<In | undefined, E, R2>,
       grace: Duration.Input
     ): Effect.Effect<In, E, R2> =>
@@ -692,7 +680,11 @@ export const make = <K extends Key, In, Out, R, Version>(
             Effect.sync(() => leave())
           )
         }),
-      size: Effect.sync(() => size),
+      size: Effect.sync(() => {
+        let size = 0
+        for (const { registrations } of current?.entries.values() ?? []) size += registrations.size
+        return size
+      }),
       reconnectNow: Effect.sync(() => {
         for (const listener of wires.listeners) listener("now")
       }),

@@ -1,6 +1,6 @@
 /**
- * The queue of one subscription: what came and was not read yet, within a bound, and what becomes of more. Ten thousand of
- * them may be idle, so one has neither a fiber nor, before something came, anywhere to put it.
+ * One subscription: its queue, what came and was not read yet, within a bound, and what becomes of more. Ten thousand of them
+ * may be idle, so one has neither a fiber nor, before something came, anywhere to put it.
  */
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
@@ -31,7 +31,11 @@ export interface Limits {
   readonly overflow: "fail" | "dropOldest" | "suspend"
 }
 
-export interface Queue<In> {
+/** A subscription. */
+export interface Registration<In> {
+  readonly key: Key
+  /** The last connection that a replay put it on. */
+  on: number
   readonly limits: Limits
   /** What waits to be read. Given away whole; the next message starts another one. */
   messages: Array<In> | undefined
@@ -47,7 +51,9 @@ export interface Queue<In> {
   emptied: Deferred.Deferred<void> | undefined
 }
 
-export const make = <In>(limits: Limits): Queue<In> => ({
+export const make = <In>(key: Key, limits: Limits): Registration<In> => ({
+  key,
+  on: 0,
   limits,
   messages: undefined,
   received: 0,
@@ -59,23 +65,23 @@ export const make = <In>(limits: Limits): Queue<In> => ({
 })
 
 /** Who waits runs at once, and may wait again before this returns. */
-const wake = <In>(self: Queue<In>, what: "filled" | "emptied"): void => {
+const wake = <In>(self: Registration<In>, what: "filled" | "emptied"): void => {
   const deferred = self[what]
   self[what] = undefined
   if (deferred !== undefined) Deferred.doneUnsafe(deferred, Exit.void)
 }
 
-const isFull = <In>({ limits, messages }: Queue<In>): boolean =>
+const isFull = <In>({ limits, messages }: Registration<In>): boolean =>
   messages !== undefined && messages.length >= limits.capacity
 
-const add = <In>(self: Queue<In>, message: In): void => {
+const add = <In>(self: Registration<In>, message: In): void => {
   if (self.messages === undefined) self.messages = [message]
   else self.messages.push(message)
   wake(self, "filled")
 }
 
 /** Adds a message, unless somebody has to be waited for first: then {@link insist} does. */
-export const offer = <In>(self: Queue<In>, message: In): boolean => {
+export const offer = <In>(self: Registration<In>, message: In): boolean => {
   if (self.ended !== undefined) return true
   if (isFull(self)) {
     if (!self.warned || self.limits.overflow !== "dropOldest") return false
@@ -88,7 +94,7 @@ export const offer = <In>(self: Queue<In>, message: In): boolean => {
 }
 
 /** Adds a message to a queue that was full: gives the reader one chance to make room, then goes by the policy. */
-export const insist = <In>(self: Queue<In>, message: In, lagged: () => void): Effect.Effect<void> =>
+export const insist = <In>(self: Registration<In>, message: In, lagged: () => void): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (offer(self, message)) return Effect.void
     if (!self.warned) {
@@ -104,7 +110,7 @@ export const insist = <In>(self: Queue<In>, message: In, lagged: () => void): Ef
   })
 
 /** What came, as soon as anything did; then how it ended. */
-export const take = <In>(self: Queue<In>): Effect.Effect<[In, ...Array<In>], Ended | Lagged> =>
+export const take = <In>(self: Registration<In>): Effect.Effect<[In, ...Array<In>], Ended | Lagged> =>
   Effect.suspend(() => {
     const { messages } = self
     if (messages !== undefined) {
@@ -119,7 +125,7 @@ export const take = <In>(self: Queue<In>): Effect.Effect<[In, ...Array<In>], End
   })
 
 /** Only the first end counts. */
-export const end = <In>(self: Queue<In>, how: Exit.Exit<never, Ended | Lagged>): void => {
+export const end = <In>(self: Registration<In>, how: Exit.Exit<never, Ended | Lagged>): void => {
   self.ended ??= how
   wake(self, "filled")
   wake(self, "emptied")

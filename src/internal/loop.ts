@@ -189,8 +189,7 @@ const leftOf = ({ clock, heldUntil = -Infinity }: Loop, longest: number): number
 }
 
 /** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
-const expire = (loop: Loop): void =>
-  refresh(loop, Math.max(loop.heldUntil ?? 0, loop.clock.currentTimeMillisUnsafe()))
+const expire = (loop: Loop): void => refresh(loop, Math.max(loop.heldUntil ?? 0, loop.clock.currentTimeMillisUnsafe()))
 
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs

@@ -1,5 +1,5 @@
 /**
- * What a call comes to where no registry is configured, from the port and from the lifeline alike.
+ * What a call comes to where no registry is configured, from the ports, their adapters and the lifeline alike.
  */
 import * as Effect from "effect/Effect"
 import * as Classify from "../Classify.ts"

@@ -16,6 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Classify from "../Classify.ts"
 import { readJson } from "../internal/httpExchange.ts"
+import { notConfigured } from "../internal/notConfigured.ts"
 import * as Client from "../internal/pulseClient.ts"
 import * as routes from "../internal/pulseRoutes.ts"
 import * as Resources from "../internal/pulseWireResources.ts"
@@ -75,15 +76,6 @@ const readDownloadClients = readJson(Schema.Array(Resources.DownloadClient))
 const readQualityProfiles = readJson(Schema.Array(Resources.QualityProfile))
 const readSharedSettings = readJson(Resources.SharedSettings)
 
-const disabled = (operation: string): Effect.Effect<never, Refused> =>
-  Effect.suspend(() =>
-    Effect.fail(Classify.unsupported({
-      operation,
-      target: "no registry",
-      detail: "no registry URL is configured, so nothing was sent"
-    }))
-  )
-
 /**
  * Makes the client, with the options of the registry adapter `Pulse`. Where no URL is given, every call fails as `Refused`
  * (`Unsupported`).
@@ -97,10 +89,10 @@ export const make: (
   function*(options: Pulse.Options) {
     if (!Client.isConfigured(options)) {
       return PulseApi.of({
-        indexers: () => disabled("indexers"),
-        downloadClients: disabled("downloadClients"),
-        qualityProfiles: disabled("qualityProfiles"),
-        sharedSettings: disabled("sharedSettings")
+        indexers: () => notConfigured("indexers"),
+        downloadClients: notConfigured("downloadClients"),
+        qualityProfiles: notConfigured("qualityProfiles"),
+        sharedSettings: notConfigured("sharedSettings")
       })
     }
     const { send } = yield* Client.make(options)

@@ -54,6 +54,8 @@ export const make = (options: {
     /** What the registry has. */
     services: [] as ReadonlyArray<Service>,
     reads: [] as Array<Directory.Query>,
+    /** Answers reads that nothing else is scripted for. */
+    respond: undefined as undefined | ((query: Directory.Query) => Effect.Effect<ReadonlyArray<Service>, ReadError>),
     /** The dials, with where each was to resume. */
     dials: [] as Array<string | undefined>,
     /** Connections that are open now. */
@@ -80,7 +82,8 @@ export const make = (options: {
     discover: (query) =>
       Effect.suspend(() => {
         state.reads.push(query)
-        const answer = state.answers.shift() ?? state.services
+        const answer = state.answers.shift()
+        if (answer === undefined) return state.respond?.(query) ?? settle(state.services, query)
         if ("defect" in answer) return Effect.die(answer.defect)
         return "when" in answer
           ? Effect.flatMap(Deferred.await(answer.when), () => settle(answer.then, query))

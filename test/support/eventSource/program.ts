@@ -62,8 +62,8 @@ export const program = (url: string): Effect.Effect<Report> => {
           if (id === "2") void fetch(`${url}/break`).then((response) => response.text())
         }
       }),
-      silent: yield* follow("silent", { take: 2, idleTimeout: "300 millis" }),
-      unanswered: yield* follow("unanswered", { take: 1, connectTimeout: "300 millis" }),
+      silent: yield* follow("silent", { take: 2, idleTimeout: "800 millis" }),
+      unanswered: yield* follow("unanswered", { take: 1, connectTimeout: "800 millis" }),
       stopped: yield* follow("stopped"),
       unauthorized: yield* follow("unauthorized"),
       page: yield* follow("page"),
