@@ -55,7 +55,11 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
     "another instance has the same identity (http://haul-2:8484)",
     "give each a name of its own"
   ],
-  [leaseLost(new LifelineError.LeaseTaken({})), "another instance has the same identity;", "give each a name of its own"],
+  [
+    leaseLost(new LifelineError.LeaseTaken({})),
+    "another instance has the same identity;",
+    "give each a name of its own"
+  ],
   [
     authFailed(new LifelineError.Unauthorized({ detail: "A valid X-Api-Key header is required." })),
     "the credential was not accepted: A valid X-Api-Key header is required; check it",
