@@ -123,7 +123,7 @@ export type Presented =
  */
 export interface Request {
   readonly method: string
-  /** Absolute, as it is sent. */
+  /** Absolute, as it is sent; of a WebSocket `ws` and `wss` will do. */
   readonly url: string | URL
   /** Instead of what is selected now. */
   readonly presented?: Presented | undefined
@@ -150,7 +150,7 @@ export interface Authorization {
 export interface Authorizer {
   /** What a request presents now, by the ladder above. Fails with `AuthFailed` (`CredentialMissing`): send nothing. */
   readonly select: Effect.Effect<Presented, AuthFailed>
-  /** The headers for one attempt. Fails also with `Refused` (`InvalidRequest`) where the URL is not an absolute http(s) URL. */
+  /** The headers for one attempt. Fails also with `Refused` (`InvalidRequest`) where the URL is none. */
   readonly authorize: (request: Request) => Effect.Effect<Authorization, AuthFailed | Refused>
   /** To be told of each answer: `true` where the same request is worth sending once more, as in `Proof`. */
   readonly received: (answer: Proof.Answer) => Effect.Effect<boolean>
@@ -163,7 +163,10 @@ export interface Authorizer {
  * @since 0.1.0
  */
 export interface RefreshContext extends Authorizer {
-  /** The token to be replaced. Where it `isRejected`, what signs presents the proof instead, and so should who does not use it. */
+  /**
+   * The token to be replaced. Where it `isRejected` it is not to be sent: what signs presents the proof instead, and fails with
+   * `CredentialMissing` where the credential is supplied, which then needs something else to refresh with.
+   */
   readonly token: Token
   readonly isRejected: boolean
   /** The same each time this refresh is made, also after a crash. A server that has seen it answers as it did. */
@@ -264,6 +267,10 @@ export class Credential extends Context.Service<
     readonly guard: <A, E, R>(
       self: Effect.Effect<A, E, R>
     ) => Effect.Effect<A, E | Transient | AuthFailed | LeaseLost, R>
+    /** What {@link watch} does. */
+    readonly watch: <A, E, R>(
+      self: Stream.Stream<A, E, R>
+    ) => Effect.Effect<Stream.Stream<A, E | Transient, R>>
     /** Emits after each change of the token. */
     readonly changes: Stream.Stream<void>
   }
@@ -271,7 +278,9 @@ export class Credential extends Context.Service<
 
 /**
  * Reads what is kept under the name. From then on, as long as the scope is open, the token is refreshed ahead of its expiry.
- * Fails where the store cannot be read; what it holds and cannot be understood is a fresh start with a warning.
+ * Where it is due at the start already, the first use of {@link revive} waits for it, at most 10 s: what is started for one
+ * request has no time for schedules. Fails where the store cannot be read; what it holds and cannot be understood is a fresh
+ * start with a warning.
  *
  * @category constructors
  * @since 0.1.0
@@ -370,6 +379,39 @@ export const revive = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | Transient | AuthFailed, R | Credential> =>
   Credential.use((credential) => credential.discharge(self))
+
+/**
+ * A stream over a connection that presented the credential when it was opened. Where it ends because the credential is no good
+ * any more, the token is rejected, and the end is `Transient`: whoever opens the next connection within {@link revive} does so
+ * with another token, or fails for good. To be used within `revive`, so that it is known what was presented.
+ *
+ * **Example** (A token that runs out while the connection is open)
+ *
+ * ```ts
+ * import * as Credential from "effect-lifeline/Credential"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ * import * as Effect from "effect/Effect"
+ *
+ * const url = "wss://feed.example/live"
+ * const connect = WebSocket.connect({
+ *   url,
+ *   credential: () =>
+ *     Credential.Credential.use((credential) => credential.authorize({ method: "GET", url }))
+ * })
+ *
+ * export const messages = Reconnect.stream((dial: Reconnect.Dial<unknown>) =>
+ *   connect(dial).pipe(Effect.flatMap(Credential.watch), Credential.revive)
+ * )
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const watch = <A, E, R>(
+  self: Stream.Stream<A, E, R>
+): Effect.Effect<Stream.Stream<A, E | Transient, R>, never, Credential> =>
+  Credential.use((credential) => credential.watch(self))
 
 /**
  * A registry whose calls go through {@link revive}, for `Lifeline` and `CheckIn`: they see a rejected credential only when

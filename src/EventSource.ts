@@ -50,9 +50,8 @@ import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
 import type * as Pull from "effect/Pull"
 import * as Redacted from "effect/Redacted"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
@@ -161,12 +160,10 @@ export interface ConnectOptions<out R = never> {
 type Item = Reconnect.Frame<Event, string> | Reconnect.Notice<string>
 type Reader = ReadableStreamDefaultReader<Uint8Array>
 
-const connectTimeout = 10_000
+const defaultTimeout = 10_000
 
 /** How many redirects are followed. Browsers follow 20, each of which a server in a loop sees. */
 const maxRedirects = 5
-
-const isEventStream = /^\s*text\/event-stream\s*(;|$)/i
 
 const fetchDecodes = /^((x-)?gzip|deflate|br|zstd|identity|[\s,])+$/i
 
@@ -179,24 +176,22 @@ const headerOf = (id: string): string | undefined => {
   return sendable.test(bytes) ? bytes : undefined
 }
 
-const redirects: ReadonlySet<number> = /*#__PURE__*/ new Set([301, 302, 303, 307, 308])
-
 /** The request that a redirect leads to, as fetch makes it; to another origin only what the protocol needs goes along. */
 const redirected = (
-  request: HttpClientRequest.HttpClientRequest,
+  { body, headers, method }: HttpClientRequest.HttpClientRequest,
   status: number,
   from: string,
   to: URL
 ): HttpClientRequest.HttpClientRequest => {
-  const { accept, "content-type": contentType, "last-event-id": lastEventId } = request.headers
+  const { accept, "content-type": contentType, "last-event-id": lastEventId } = headers
   const isSameOrigin = URL.parse(from)?.origin === to.origin
-  const keeps = request.method === "POST" && status > 303
+  const keeps = method === "POST" && status > 303
   return HttpClientRequest.make(keeps ? "POST" : "GET")(to.href, {
     headers: {
-      ...(isSameOrigin ? request.headers : { accept, "last-event-id": lastEventId }),
+      ...(isSameOrigin ? headers : { accept, "last-event-id": lastEventId }),
       "content-type": keeps ? contentType : undefined
     },
-    body: keeps ? request.body : undefined
+    body: keeps ? body : undefined
   })
 }
 
@@ -235,39 +230,28 @@ export const connect = <R = never>(
   url: string | URL,
   options: ConnectOptions<R> = {}
 ): Reconnect.Connect<Event, string, HttpClient.HttpClient | Scope.Scope | R> => {
-  const method = options.method ?? "GET"
+  const { headers: given = {}, isGap, maxEventSize = 10 * 1024 * 1024, method = "GET" } = options
+  const { table = options.strict === true ? Classify.httpEventStreamStrict : Classify.httpEventStream } = options
   const at = atOf(url, options)
-  const table: Table = options.table ??
-    (options.strict === true ? Classify.httpEventStreamStrict : Classify.httpEventStream)
-  const within = Duration.fromInputUnsafe(options.connectTimeout ?? connectTimeout)
-  const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? "45 seconds")
-  const maxEventSize = options.maxEventSize ?? 10 * 1024 * 1024
-  const once = method === "POST" && options.idempotent !== true
+  const within = Duration.fromInputUnsafe(options.connectTimeout ?? defaultTimeout)
+  const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
 
   const invalid = (path: string, message: string) => Classify.invalidRequest({ ...at, issues: [{ path, message }] })
 
-  const readHeaders = (headers: Headers): Effect.Effect<Record<string, string>, Refused> => {
-    const plain: Record<string, string> = {}
-    for (const [name, given] of Object.entries(headers)) {
-      const value = Redacted.isRedacted(given) ? Redacted.value(given) : given
-      if (value === undefined) continue
-      if (!token.test(name) || !sendable.test(value)) {
-        return Effect.fail(invalid(`options.headers.${name}`, "holds characters that a header cannot carry"))
-      }
-      plain[name] = value
-    }
-    return Effect.succeed(plain)
-  }
-
   const open = Effect.fnUntraced(function*(cursor: string | undefined) {
-    const scope = yield* Effect.scope
     const client = yield* HttpClient.HttpClient
     const place = URL.parse(url)
     if (place !== null && (!/^https?:$/.test(place.protocol) || place.username !== "" || place.password !== "")) {
       return yield* invalid("url", "must be an http or https URL without user name and password")
     }
-    const given = options.headers ?? {}
-    const headers = yield* readHeaders(Effect.isEffect(given) ? yield* given : given)
+    const headers: Record<string, string | undefined> = {}
+    for (const [name, secret] of Object.entries(Effect.isEffect(given) ? yield* given : given)) {
+      const value = Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
+      if (value !== undefined && (!token.test(name) || !sendable.test(value))) {
+        return yield* invalid(`options.headers.${name}`, "holds characters that a header cannot carry")
+      }
+      headers[name] = value
+    }
     let request = HttpClientRequest.make(method)(url, {
       headers: { ...headers, accept: "text/event-stream", "last-event-id": cursor },
       body: options.body
@@ -283,26 +267,23 @@ export const connect = <R = never>(
         error.reason._tag === "StatusCodeError"
           ? Effect.succeed(error.reason.response)
           : Effect.fail(Classify.fromClientError(table, error, { ...at, now: 0 })))
-      const { reader, response } = yield* Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(restore(answered), (response) => {
-          const reader = readerOf(response)
-          return Effect.as(Scope.addFinalizer(scope, Effect.sync(() => cancel(reader))), { reader, response })
-        })
+      const [response, reader] = yield* Effect.acquireRelease(
+        Effect.map(answered, (response) => [response, readerOf(response)] as const),
+        ([, reader]) => Effect.sync(() => cancel(reader)),
+        { interruptible: true }
       )
       const { headers, status } = response
-      const type = headers["content-type"] ?? ""
-      const encoding = headers["content-encoding"] ?? "identity"
+      const { "content-encoding": encoding = "identity", "content-type": type = "", location } = headers
       // Fetch decodes what it knows, and leaves the header; other clients hand the body over as it is.
       const isEncoded = encoding !== "identity" &&
         (Option.isNone(HttpClientResponse.toWeb(response)) || !fetchDecodes.test(encoding))
-      if (status === 200 && isEventStream.test(type) && !isEncoded) return reader
+      if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
       cancel(reader)
       if (status === 0 && method === "GET" && redirect === "manual") {
         // Browsers do not show where a redirect leads: there the platform follows it.
         redirect = "follow"
       } else if (status === 0 || (status >= 300 && status < 400)) {
-        const location = headers["location"]
-        const to = redirects.has(status) && location ? URL.parse(location, response.url) : null
+        const to = [301, 302, 303, 307, 308].includes(status) && location ? URL.parse(location, response.url) : null
         if (to === null || n === maxRedirects) {
           return yield* Classify.unsupported({ ...at, status, detail: "a redirect that leads nowhere" })
         }
@@ -322,50 +303,30 @@ export const connect = <R = never>(
     }
   })
 
-  const connecting = (cursor: string | undefined) =>
-    Effect.withFiber((fiber) =>
-      open(cursor).pipe(
-        Effect.timeoutOrElse({
-          duration: within,
-          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
-        }),
-        // Where nobody traces and no header is wanted, the client need not make a span.
-        options.tracePropagation !== true && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
-          ? Effect.provideService(Tracer.DisablePropagation, true)
-          : Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation === true)
-      )
-    )
-
-  /** What would be tried again must not be where that would send a POST twice. */
-  const final = (error: Reconnect.Failure): Reconnect.Failure =>
-    once && error._tag === "Transient"
-      ? Classify.unsupported({
-        ...at,
-        detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
-        cause: error
-      })
-      : error
-
-  return Effect.fnUntraced(function*({ cursor, generation }) {
-    if (once && generation > 1) return yield* new Reconnect.Stop(at)
+  const transport = Effect.fnUntraced(function*({ cursor }: Reconnect.Dial<string>) {
     const clock = yield* Clock.Clock
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     let items: Array<Item> = []
-    let tooLarge = false
-    let header: string | undefined
-    if (cursor !== undefined && cursor !== "") {
-      header = headerOf(cursor)
-      if (header === undefined) items.push({ notice: "Gap" })
-    }
-    const reader = yield* Effect.mapError(connecting(header), final)
+    const header = cursor === undefined || cursor === "" ? undefined : headerOf(cursor)
+    if (header === undefined && cursor) items.push({ notice: "Gap" })
+    const reader = yield* open(header).pipe(
+      Effect.timeoutOrElse({
+        duration: within,
+        orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
+      }),
+      Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation === true)
+    )
 
     const parse = Sse.make({
       maxEventSize,
       lastEventId: cursor,
       event: (name, data, id) => {
         const event: Event = { _tag: "Event", event: name, data, id }
-        if (options.isGap?.(event) !== true) items.push({ value: event, cursor: id })
-        else if (id === undefined) items.push({ notice: "Gap" })
-        else items.push({ notice: "Gap" }, { notice: "Cursor", cursor: id })
+        if (isGap?.(event) !== true) items.push({ value: event, cursor: id })
+        else {
+          items.push({ notice: "Gap" })
+          if (id !== undefined) items.push({ notice: "Cursor", cursor: id })
+        }
       },
       id: (cursor) => items.push({ notice: "Cursor", cursor }),
       retry: (base) => items.push({ notice: "Retry", base })
@@ -373,56 +334,68 @@ export const connect = <R = never>(
 
     // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how
     // long the read that is waiting has been waiting. What nobody reads is not silent.
-    let reading: ReturnType<Reader["read"]> | undefined
     let since = 0
-    let giveUp: ((error: Transient) => void) | undefined
-    const next = Effect.callback<Uint8Array | undefined, Reconnect.Failure>((resume) => {
-      if (reader === undefined) return resume(Effect.succeed(undefined))
-      const settle = (effect: Effect.Effect<Uint8Array | undefined, Reconnect.Failure>) => {
-        if (giveUp !== fail) return
-        giveUp = undefined
-        reading = undefined
-        resume(effect)
-      }
-      const fail = (error: Transient) => settle(Effect.fail(final(error)))
-      giveUp = fail
-      since = clock.currentTimeMillisUnsafe()
-      // A read whose reader was interrupted goes on: its bytes are for the next one.
-      reading ??= reader.read()
+    let waiting: ((result: Effect.Effect<Uint8Array | undefined, Transient>) => void) | undefined
+    /** A read whose reader was interrupted goes on: its bytes are for the next one. */
+    let reading: ReturnType<Reader["read"]> | undefined
+    const read = Effect.callback<Uint8Array | undefined, Transient>((resume) => {
+      since = now()
+      waiting = resume
+      reading ??= reader?.read() ?? Promise.resolve({ done: true, value: undefined })
       reading.then(
-        ({ value }) => settle(Effect.succeed(value)),
-        (cause) => fail(Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause }))
+        ({ value }) => resume(Effect.succeed(value)),
+        (cause) => resume(Effect.fail(Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })))
       )
       return Effect.sync(() => {
-        giveUp = undefined
+        waiting = undefined
       })
     })
     const watch: Effect.Effect<void> = Effect.suspend(() => {
-      const left = Duration.toMillis(idleTimeout) - (giveUp === undefined ? 0 : clock.currentTimeMillisUnsafe() - since)
+      const left = Duration.toMillis(idleTimeout) - (waiting === undefined ? 0 : now() - since)
       if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
-      giveUp?.(Classify.timedOut({ ...at, after: idleTimeout }))
+      waiting?.(Effect.fail(Classify.timedOut({ ...at, after: idleTimeout })))
       return Effect.void
     })
 
-    const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Reconnect.Failure> = Effect.suspend(() => {
+    let isWhole = true
+    const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
       if (isArrayNonEmpty(items)) {
         const found = items
         items = []
         return Effect.succeed(found)
       }
-      if (tooLarge) {
+      if (!isWhole) {
         const cause = new EventTooLarge({ maxEventSize })
         return Effect.fail(Classify.malformedResponse({ ...at, detail: cause.message, cause }))
       }
-      return Effect.flatMap(next, (chunk) => {
-        if (chunk === undefined) return once ? Effect.fail(new Reconnect.Stop(at)) : Cause.done()
-        tooLarge = !parse(chunk)
+      return Effect.flatMap(read, (chunk) => {
+        waiting = reading = undefined
+        if (chunk === undefined) return Cause.done()
+        isWhole = parse(chunk)
         return pull
       })
     })
     yield* Effect.forkScoped(watch)
     return Stream.fromPull(Effect.succeed(pull))
   })
+
+  if (method === "GET" || options.idempotent === true) return transport
+
+  /** What would be tried again must not be where that would send a POST twice. */
+  const final = (error: Reconnect.Failure): Reconnect.Failure =>
+    error._tag === "Transient"
+      ? Classify.unsupported({
+        ...at,
+        detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
+        cause: error
+      })
+      : error
+  const stop = new Reconnect.Stop(at)
+  return (dial) =>
+    dial.generation > 1 ? Effect.fail(stop) : Effect.mapBoth(transport(dial), {
+      onFailure: final,
+      onSuccess: (stream) => Stream.concat(Stream.mapError(stream, final), Stream.fail(stop))
+    })
 }
 
 /**
@@ -488,7 +461,7 @@ export function stream<R = never>(
 > {
   // The deadline of an attempt is the transport's: it knows what a POST that got no answer means.
   const openTimeout = Duration.sum(
-    Duration.fromInputUnsafe(options.connectTimeout ?? connectTimeout),
+    Duration.fromInputUnsafe(options.connectTimeout ?? defaultTimeout),
     Duration.seconds(1)
   )
   return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout })

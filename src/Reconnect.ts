@@ -11,7 +11,7 @@
  *   them in a row are `NoProgress`: the peer is there, and is not what it should be.
  * - **Generations.** Each connection has a scope of its own, which is closed before the next one is dialled.
  * - **The cursor** is that of the last value that was handed to the reader. Each dial is told it. A server that cannot
- *   resume there makes the reader see a {@link Gap}, once for each such connection: the time to read everything anew.
+ *   resume there makes the reader see a {@link Gap}, one for each loss: the time to read everything anew.
  * - **Waits** come from a `Backoff.Policy`. The server may ask for more (`Retry-After`; held inside the policy's limits) and may
  *   set the first window (`retry:` of an event stream; held inside 250 ms to 60 s). A server that asks to be spared gets at
  *   least the first window.
@@ -115,7 +115,7 @@ export interface Frame<out A, out Cursor = never> {
  * |---|---|
  * | `Cursor` | resume after this one from now on, e.g. an event that is an id and nothing else; progress, unless it says otherwise |
  * | `Retry` | the server set the first window of the backoff: held inside 250 ms to 60 s, kept until it sets another |
- * | `Gap` | the server cannot resume where it was asked to: the consumer gets a {@link Gap} |
+ * | `Gap` | events are lost, e.g. as the server cannot resume where it was asked to: the consumer gets a {@link Gap} |
  *
  * @category models
  * @since 0.1.0
@@ -149,14 +149,15 @@ export type Connect<A, Cursor, R> = (
 ) => Effect.Effect<Stream.Stream<Frame<A, Cursor> | Notice<Cursor>, Failure, R>, Failure, R>
 
 /**
- * What the consumer gets where something may be missing: the server could not resume. At most once for each connection.
+ * What the consumer gets where something may be missing, e.g. where the server could not resume. One for each loss that the
+ * transport tells of; those that come together, with no event between them, are one.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Gap {
   readonly _tag: "Gap"
-  /** When the connection before was lost, milliseconds since 1970; `undefined` where this is the first one. */
+  /** When the connection before this one was lost, milliseconds since 1970; `undefined` where this is the first one. */
   readonly since: number | undefined
 }
 

@@ -6,17 +6,22 @@
  * | `lifeline_calls_total` | counter | `adapter`, `call` (`Register`, `Heartbeat`, `Verify`), `outcome` (`ok` or the error's tag) | calls to a registry |
  * | `lifeline_outages_total` | counter | `adapter` | confirmed leases that began to fail or were lost |
  * | `lifeline_online` | gauge | `adapter` | lifelines of this process that are online now |
+ * | `lifeline_stream_dials_total` | counter | `operation`, `outcome` (`ok`, the error's tag or `Defect`) | attempts of streams to connect |
+ * | `lifeline_stream_losses_total` | counter | `operation` | open connections of streams that ended, and not by us or for good |
+ * | `lifeline_stream_open` | gauge | `operation` | connections of streams that are open now |
  *
  * | span | when |
  * |---|---|
  * | `Lifeline.register`, `Lifeline.heartbeat`, `Lifeline.verify`, `Lifeline.deregister` | one per call, kind `client`, attribute `adapter` |
  * | `CheckIn.run` | one per check-in, attribute `adapter` |
+ * | `Reconnect.dial` | one per attempt of a stream to connect, kind `client`, attributes `operation`, `target`, `attempt`, `generation` |
  *
  * Spans are made where the program has a tracer.
  *
  * Log lines carry the annotations `package` (`effect-lifeline`), `adapter`, `service` and `type`. There is one line each
  * when a lease is lost or begins to fail (warning), at every fifth failure in a row (warning), when it recovered (info),
  * when the program goes on standalone (warning), and when nothing more is tried (error). Each beat is logged at debug level.
+ * Those of streams carry `package`, `operation` and `target`, and come at the same points.
  *
  * **Example** (How many lifelines of this process are online)
  *
@@ -65,7 +70,45 @@ export const outages = Metric.counter("lifeline_outages_total", {
 export const online = Metric.gauge("lifeline_online", { description: "Lifelines that are online now" })
 
 /**
- * Names of spans by what they are around.
+ * Attempts of streams to connect.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const dials = Metric.counter("lifeline_stream_dials_total", {
+  description: "Attempts of streams to connect, by outcome",
+  incremental: true
+})
+
+/**
+ * Open connections of streams that ended, and not by us or for good.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const losses = Metric.counter("lifeline_stream_losses_total", {
+  description: "Open connections of streams that were lost",
+  incremental: true
+})
+
+/**
+ * Connections of streams that are open now.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const openStreams = Metric.gauge("lifeline_stream_open", { description: "Streams that are open now" })
+
+/**
+ * The name of the span around one attempt of a stream to connect. By itself, so that a stream does not carry the others.
+ *
+ * @category spans
+ * @since 0.1.0
+ */
+export const dialSpan = "Reconnect.dial"
+
+/**
+ * Names of the spans of lifelines by what they are around.
  *
  * @category spans
  * @since 0.1.0

@@ -4,7 +4,8 @@
  * - **Dialling.** URL and credential are asked for anew for each connection; that, the handshake and the first frame share
  *   one deadline (`connectWithin`). What rejects or hangs there is a failure of that attempt, no more.
  * - **Liveness.** Half-open connections are found: after half of `liveness.deadline` without a frame the other side is
- *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged.
+ *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged; and
+ *   at once, where the platform says that it woke or is online again (`Connectivity`): then half of the deadline is left.
  *   Platforms' WebSockets cannot ping by themselves, except `ws` on Node (`node/NodeWebSocket`): elsewhere it needs a `ping`
  *   of the application, or a server that sends something at least every `liveness.deadline`.
  * - **Sending.** `send` succeeds when the platform took the message, and fails otherwise; nothing is dropped silently, also
@@ -16,8 +17,9 @@
  * tried again. {@link layerFetch} and `node/NodeWebSocket` do tell.
  * Nor can it be cut off: what becomes of a connection whose other side is silent, after it was closed, is up to the platform.
  *
- * Effect's own `Socket` is not used: its errors bring `Schema` (18 kB gzip), and they keep neither the status of a handshake
- * nor what an outbox holds.
+ * The port is {@link Dialer}, not the `Socket` of `effect/socket`: that one's errors bring `Schema` (18 kB gzip), and it tells
+ * neither the status of a handshake nor what the platform has buffered, and cannot ping. {@link fromSocket} makes one of the
+ * other, for TCP and whatever else there is a `Socket` of.
  *
  * **Example** (A stream that survives, with a ticket for each connection)
  *
@@ -44,10 +46,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
 import * as Stream from "effect/Stream"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
@@ -546,13 +550,89 @@ export const layerFetch: Layer.Layer<never> = Layer.succeed(
   fetched((url, init) => globalThis.fetch(url, init))
 )
 
+const endingOf = ({ reason }: Socket.SocketError): Ending =>
+  reason._tag === "SocketCloseError"
+    ? { code: reason.code, reason: reason.closeReason }
+    : { code: 1006, cause: reason.cause }
+
+/**
+ * Connections over any socket of `effect/socket`, e.g. TCP: with outbox, liveness and deadlines as any other. What it fails
+ * with while it opens, unless it is an error of the algebra, counts as a server that cannot be reached. It asks for `ws:` and
+ * `wss:` URLs all the same: what is not a WebSocket takes host and port from there. TCP has no messages: what comes is bytes
+ * as they were cut (`frames: "binary"`), and an end is code 1000.
+ *
+ * **Example** (TCP on Node)
+ *
+ * ```ts
+ * import * as NodeSocket from "@effect/platform-node/NodeSocket"
+ * import * as Effect from "effect/Effect"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * const tcp = WebSocket.fromSocket(({ url }) => {
+ *   const { hostname, port } = new URL(url)
+ *   return NodeSocket.makeNet({ host: hostname, port: Number(port) })
+ * })
+ *
+ * export const control = WebSocket.open({ url: "ws://relay.example:7835", frames: "binary" })({
+ *   cursor: undefined,
+ *   attempt: 1,
+ *   generation: 1
+ * }).pipe(Effect.provideService(WebSocket.Dialer, tcp))
+ * ```
+ *
+ * @category port
+ * @since 0.1.0
+ */
+export const fromSocket = (
+  make: (handshake: Handshake) => Effect.Effect<Socket.Socket, unknown, Scope.Scope>
+): Dialer =>
+(handshake, events) =>
+  Effect.gen(function*() {
+    const socket = yield* make(handshake)
+    const { pull } = yield* socket.reader
+    const writer = yield* socket.writer
+    const outgoing = yield* Queue.unbounded<Message | Socket.CloseEvent>()
+    const reading = Latch.makeUnsafe(true)
+    let isOpen = true
+    let buffered = 0
+    const ending = (error: Socket.SocketError) =>
+      Effect.sync(() => {
+        isOpen = false
+        events.closed(endingOf(error))
+      })
+    const read = Effect.map(reading.whenOpen(pull), (messages) => messages.forEach(events.received))
+    const write = Effect.flatMap(Queue.take(outgoing), (message) =>
+      Effect.map(writer.write(message), () => {
+        if (!Socket.isCloseEvent(message)) buffered -= Outbox.sizeOf(message)
+      }))
+    for (const flow of [read, write]) yield* Effect.forkScoped(Effect.catch(Effect.forever(flow), ending))
+    events.opened("")
+    return {
+      send: (message) => {
+        if (!isOpen) return false
+        buffered += Outbox.sizeOf(message)
+        return Queue.offerUnsafe(outgoing, message)
+      },
+      close: (code, reason) => {
+        isOpen = false
+        Queue.offerUnsafe(outgoing, new Socket.CloseEvent(code, reason))
+      },
+      buffered: () => buffered,
+      flow: { pause: () => reading.closeUnsafe(), resume: () => reading.openUnsafe() }
+    } satisfies Wire
+  }).pipe(Effect.mapError((error) => {
+    if (isFailure(error)) return error
+    const cause = Socket.isSocketError(error) && "cause" in error.reason ? error.reason.cause : error
+    return Classify.unreachable({ ...handshake.at, detail: Classify.codeOf(cause), cause })
+  }))
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Connections
 // ---------------------------------------------------------------------------------------------------------------------
 
 const defaultWithin = 10_000
 
-const text = (value: string | Redacted.Redacted): string => typeof value === "string" ? value : Redacted.value(value)
+const plain = <A>(value: A | Redacted.Redacted<A>): A => Redacted.isRedacted(value) ? Redacted.value(value) : value
 
 const isFailure = (error: unknown): error is Reconnect.Failure =>
   error instanceof Transient || error instanceof Inconclusive || error instanceof AuthFailed ||
@@ -656,14 +736,18 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     let backlog = 0
     let isPaused = false
 
-    const handOver = (message: Message): Reconnect.Failure | Closed | undefined => {
-      if (phase === "ended" || wire === undefined) return ended
+    const handOver = (message: Message): Exit.Exit<void, Reconnect.Failure | Closed> => {
+      if (phase === "ended" || wire === undefined) return Exit.fail(ended)
+      let detail: string | undefined
+      let cause: unknown
       try {
-        if (wire.send(message)) return undefined
-      } catch (cause) {
-        return Classify.unreachable({ ...at("send"), detail: Classify.codeOf(cause) ?? nameOf(cause), cause })
+        if (wire.send(message)) return Exit.void
+        detail = "the connection is closing"
+      } catch (thrown) {
+        detail = Classify.codeOf(thrown) ?? nameOf(thrown)
+        cause = thrown
       }
-      return Classify.unreachable({ ...at("send"), detail: "the connection is closing" })
+      return Exit.fail(Classify.unreachable({ ...at("send"), detail, cause }))
     }
     const outbox = Outbox.make<Reconnect.Failure | Closed>({
       scope,
@@ -768,7 +852,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     const dialled = Effect.gen(function*() {
       const asked = typeof url === "function" ? yield* ask(url(dial), at("connect"), "the URL") : url
-      const parsed = parse(text(asked))
+      const parsed = parse(plain(asked))
       if (parsed === undefined) {
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
         return yield* Effect.fail(Classify.invalidRequest({
@@ -786,8 +870,8 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       ] as ReadonlyArray<Redacted.Redacted>
       const handshake: Handshake = {
         url: parsed.href,
-        protocols: [...options.protocols ?? [], ...protocols.map(text)],
-        headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, text(value)])),
+        protocols: [...options.protocols ?? [], ...protocols.map(plain)],
+        headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, plain(value)])),
         maxMessage,
         at: at("connect")
       }
@@ -800,7 +884,10 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         )
       )
       const protocol = yield* Deferred.await(opened)
-      if (first !== undefined) handOver(Redacted.isRedacted(first) ? Redacted.value(first) : first)
+      if (first !== undefined) {
+        // It is `Closed` where we are the ones who leave.
+        yield* Effect.catchTag(handOver(plain(first)), "Closed", () => Effect.void)
+      }
       return protocol
     })
 
@@ -811,7 +898,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     const askFor = ping === undefined ? wire?.ping : () => void handOver(ping)
     if (options.liveness !== "none" && (liveness.deadline !== undefined || askFor !== undefined)) {
-      yield* Watch.watch({ deadline, heard: () => heard, ask: () => askFor?.() }).pipe(
+      yield* Watch.watch({ deadline, heard: () => heard, ask: askFor }).pipe(
         Effect.andThen(Effect.sync(() => {
           reject(Classify.timedOut({ ...at("read"), after: deadline }), silent, "silent for too long")
           wire?.terminate?.()

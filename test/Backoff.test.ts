@@ -175,6 +175,25 @@ describe("presets", () => {
     assert.strictEqual(policy.bound === "bounded" ? policy.attempts : Infinity, attempts)
   })
 
+  // Windows alone would not tell caps that are not reached, nor what a server's word counts for.
+  it.each<[string, Backoff.Policy, Partial<Backoff.Policy>]>([
+    ["hatchetStreams", Backoff.hatchetStreams, { cap: 30_000, floor: 0, resetAfter: 10_000 }],
+    ["hatchetSynchronous", Backoff.hatchetSynchronous, { cap: 30_000, floor: 0 }],
+    ["hatchetUnary", Backoff.hatchetUnary, { cap: 80_000, hint: { floor: 100, ceiling: 300_000 } }],
+    ["hatchetRest", Backoff.hatchetRest, { cap: 5000, hint: { floor: 100, ceiling: 5000 } }],
+    ["pulseHeartbeat", Backoff.pulseHeartbeat, { cap: 300_000, resetAfter: 0 }],
+    ["boreControl", Backoff.boreControl, { cap: 64_000 }]
+  ])("%s, and what its windows do not show", (_, policy, expected) => {
+    assert.deepInclude(policy, expected)
+  })
+
+  it("a Retry-After counts for at most 5 s with REST calls, as in Hatchet's SDKs", () => {
+    for (const [hint, wait] of [[0, 250], [3000, 3000], [5000, 5000], [60_000, 5000]] as const) {
+      const state = Backoff.step(Backoff.hatchetRest, Backoff.initial, { now: 0, random: 0.5, hint })
+      assert.strictEqual(state?.wait, wait)
+    }
+  })
+
   it("waits to the second like Pulse: 6 waits, 94 s", () => {
     assert.deepStrictEqual(Backoff.waits(Backoff.pulseRegistration, 0.3), [2000, 4000, 8000, 16_000, 32_000, 32_000])
     assert.deepStrictEqual(

@@ -496,6 +496,65 @@ describe("refresh", () => {
       assert.deepStrictEqual(yield* (yield* make(store, {})).token, token("t3", hour))
     }))
 
+  it.effect("deleted by another process while it is under way: it stays deleted", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const credential = yield* make(store, {
+        token: token("t1", hour),
+        refresh: () => Effect.as(Effect.sleep(5000), token("late", hour))
+      })
+      const there = yield* make(store, {})
+      const fiber = yield* Effect.forkChild(Effect.exit(credential.refresh))
+      yield* TestClock.adjust(1000)
+      yield* there.clear
+      yield* TestClock.adjust(5000)
+      assert.strictEqual(errorOf(yield* Fiber.join(fiber))._tag, "AuthFailed")
+      assert.isUndefined(yield* credential.token)
+      assert.isUndefined(recordOf(store, "token"))
+    }))
+
+  it.effect("a token that could not be kept: its claim stays, and the next process makes the same call", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const server = makeServer()
+      const provided = providers(server, { refresh: [token("t2", hour)] })
+      const first = yield* make(store, { token: token("t1", hour), ...provided })
+      store.before = (method, key) => method === "set" && key.includes("token") ? Effect.fail(storeFailed) : Effect.void
+      assert.deepStrictEqual(yield* during(first.refresh, 50), Exit.succeed(token("t2", hour)))
+      store.before = () => Effect.void
+      yield* TestClock.adjust(minute)
+      const second = yield* make(store, provided)
+      assert.deepStrictEqual(yield* during(second.refresh, 50), Exit.succeed(token("t2", hour)))
+      assert.strictEqual(new Set(provided.keys).size, 1)
+      assert.deepStrictEqual(yield* (yield* make(store, {})).token, token("t2", hour))
+    }))
+
+  it.effect("what could not be kept is newer than what is kept", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const server = makeServer()
+      const credential = yield* make(store, {
+        token: token("t1", hour),
+        ...providers(server, { refresh: [token("t3", hour)] })
+      })
+      store.before = (method) => method === "set" ? Effect.fail(storeFailed) : Effect.void
+      yield* Effect.flip(credential.accept(token("t2", hour)))
+      store.before = () => Effect.void
+      assert.deepStrictEqual(yield* during(credential.refresh, 50), Exit.succeed(token("t3", hour)))
+      assert.deepStrictEqual(server.received, ["refresh DPoP t2"])
+    }))
+
+  it.effect("a revival presents the proof, also where the token is a good one", () =>
+    Effect.gen(function*() {
+      const server = makeServer()
+      const credential = yield* make(makeStore(), {
+        token: token("t1", hour),
+        ...providers(server, { revive: [token("t2", hour)] })
+      })
+      assert.deepStrictEqual(yield* during(credential.revive, 50), Exit.succeed(token("t2", hour)))
+      assert.deepStrictEqual(server.received, ["revive proof"])
+    }))
+
   it.effect("closing answers whoever waits", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

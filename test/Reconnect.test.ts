@@ -454,7 +454,7 @@ describe("the cursor", () => {
 })
 
 describe("a gap", () => {
-  it.effect("once for each connection that could not resume, in order, with the time of the loss", () =>
+  it.effect("each loss that the server tells of, in order, with the time of the connection before", () =>
     Effect.gen(function*() {
       const gaps: ReadonlyArray<Item> = [{ notice: "Gap" }, ...frames("2"), { notice: "Gap" }]
       const one = server({ items: frames("1"), lives: "5 seconds" }, { items: gaps }, {
@@ -463,7 +463,36 @@ describe("a gap", () => {
       })
       const { fiber, values } = yield* watch(Reconnect.stream(one.connect, { policy: steady }))
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(values, ["value 1", gap(5000), "value 2", gap(6000)])
+      assert.deepStrictEqual(values, ["value 1", gap(5000), "value 2", gap(5000), gap(6000)])
+      yield* Fiber.interrupt(fiber)
+    }))
+
+  const noEventBetween: ReadonlyArray<Item> = [
+    { notice: "Gap" },
+    { notice: "Cursor", cursor: "7" },
+    { notice: "Gap" },
+    { notice: "Retry", base: 1000 },
+    { notice: "Gap" },
+    ...frames("8"),
+    { notice: "Gap" }
+  ]
+
+  it.effect.each([undefined, { load: Effect.succeed(undefined), save: () => Effect.void }])(
+    "is one where several come together with no event between them",
+    (cursorStore) =>
+      Effect.gen(function*() {
+        const one = server({ items: noEventBetween, ending: "never" })
+        const { fiber, values } = yield* watch(Reconnect.stream(one.connect, { cursorStore }))
+        assert.deepStrictEqual(values, [gap(), "value 8", gap()])
+        yield* Fiber.interrupt(fiber)
+      })
+  )
+
+  it.effect("that comes later is another loss: the reader may have read everything since the one before", () =>
+    Effect.gen(function*() {
+      const one = server({ items: [{ notice: "Gap" }, { notice: "Gap" }], apart: true, ending: "never" })
+      const { fiber, values } = yield* watch(Reconnect.stream(one.connect))
+      assert.deepStrictEqual(values, [gap(), gap()])
       yield* Fiber.interrupt(fiber)
     }))
 

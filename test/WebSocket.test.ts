@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Classify from "effect-lifeline/Classify"
+import * as Connectivity from "effect-lifeline/Connectivity"
 import type * as Reconnect from "effect-lifeline/Reconnect"
 import * as WebSocket from "effect-lifeline/WebSocket"
 import * as Clock from "effect/Clock"
@@ -7,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -141,6 +143,29 @@ describe("WebSocket: dialling", () => {
       assert.strictEqual(tags(yield* Fiber.join(fiber)), expected)
       assert.strictEqual(fake.counts.open, 0)
     }))
+
+  it.effect.each<readonly [string, () => boolean]>([
+    ["does not take it", () => false],
+    ["throws", () => {
+      throw new TypeError("too late")
+    }]
+  ])(
+    "a first frame that is not sent is the failure of the connection: the platform %s",
+    ([, send]) =>
+      Effect.gen(function*() {
+        const error = yield* WebSocket.open({ url, credential: () => Effect.succeed({ first: "canary" }) })(dial).pipe(
+          Effect.provideService(WebSocket.Dialer, (_, events) =>
+            Effect.sync(() => {
+              events.opened("")
+              return { send, close: () => events.closed({ code: 1000 }), buffered: () => 0 }
+            })),
+          Effect.scoped,
+          Effect.flip
+        )
+        assert.strictEqual(tags(error), "Transient.Unreachable")
+        assert.notInclude(error.message, "canary")
+      })
+  )
 
   it.effect("a constructor that throws is a typed error", () =>
     Effect.gen(function*() {
@@ -455,6 +480,85 @@ describe("WebSocket: liveness", () => {
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 second")
       assert.strictEqual(tags(yield* Fiber.join(fiber)), "Transient.TimedOut")
+    }))
+
+  /** A connection on a platform that says what happens to it, and how it ended. */
+  const onPlatform = (liveness: WebSocket.Liveness) =>
+    Effect.gen(function*() {
+      const changes = yield* Queue.unbounded<Connectivity.Change>()
+      const { connection, wire } = yield* opened({ liveness }).pipe(
+        Effect.provideService(Connectivity.Connectivity, {
+          online: Effect.succeed(true),
+          changes: Stream.fromQueue(changes)
+        })
+      )
+      const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
+      yield* TestClock.adjust(0)
+      return {
+        wire,
+        ended: () => fiber.pollUnsafe() !== undefined,
+        error: Fiber.join(fiber),
+        change: (change: Connectivity.Change) => Effect.andThen(Queue.offer(changes, change), TestClock.adjust(0))
+      }
+    })
+
+  it.effect.each(["wake", "online"] as const)(
+    "%s: asks at once, and judges once there was time to answer",
+    (change) =>
+      Effect.gen(function*() {
+        const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+        yield* TestClock.adjust("2 seconds")
+        platform.wire.events.received("news")
+        yield* platform.change("offline")
+        assert.strictEqual(pings(platform.wire), 0)
+        yield* platform.change(change)
+        assert.strictEqual(pings(platform.wire), 1)
+        yield* TestClock.adjust("14999 millis")
+        assert.isFalse(platform.ended())
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(tags(yield* platform.error), "Transient.TimedOut")
+        assert.strictEqual(pings(platform.wire), 1)
+      })
+  )
+
+  it.effect("wake: a connection that answers stays, and is asked as before", () =>
+    Effect.gen(function*() {
+      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      yield* platform.change("wake")
+      yield* TestClock.adjust("1 second")
+      platform.wire.events.received("pong")
+      yield* TestClock.adjust("15 seconds")
+      assert.isFalse(platform.ended())
+      assert.strictEqual(pings(platform.wire), 2)
+      platform.wire.events.received("pong")
+      yield* TestClock.adjust("14 seconds")
+      assert.strictEqual(pings(platform.wire), 2)
+      yield* TestClock.adjust("16 seconds")
+      assert.strictEqual(tags(yield* platform.error), "Transient.TimedOut")
+    }))
+
+  it.effect("wake while it waits for an answer: asks once more, and gives time anew", () =>
+    Effect.gen(function*() {
+      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      yield* TestClock.adjust("29 seconds")
+      assert.strictEqual(pings(platform.wire), 1)
+      yield* platform.change("wake")
+      assert.strictEqual(pings(platform.wire), 2)
+      yield* TestClock.adjust("14 seconds")
+      assert.isFalse(platform.ended())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(tags(yield* platform.error), "Transient.TimedOut")
+    }))
+
+  it.effect("wake where nothing can be asked: no sooner than the deadline", () =>
+    Effect.gen(function*() {
+      const platform = yield* onPlatform({ deadline: "30 seconds" })
+      yield* TestClock.adjust("1 second")
+      yield* platform.change("wake")
+      yield* TestClock.adjust("28 seconds")
+      assert.isFalse(platform.ended())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(tags(yield* platform.error), "Transient.TimedOut")
     }))
 })
 

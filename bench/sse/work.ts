@@ -5,25 +5,44 @@ export interface Task {
   readonly url: string
   /** Characters of each event's data. */
   readonly size: number
-  /** Events before measuring begins. */
+  /** Events in one turn. */
+  readonly slice: number
+  /** How many turns come before measuring begins. */
   readonly warm: number
+}
+
+/** What the server is told: how many events it sends now, and to whom. */
+export interface Order {
+  readonly id: string
+  readonly size: number
+  /** A multiple of {@link inBuffer}. */
   readonly count: number
 }
 
-/** What the measured events took. */
-export interface Took {
-  readonly millis: number
-  /** Of this process, all its threads and garbage collection included, in microseconds. */
+/** How many events of this size the server writes at once. */
+export const inBuffer = (size: number): number => size > 10_000 ? 1 : size > 500 ? 100 : 1000
+
+/** Where a contender stands when it has read the last event of a turn. */
+export interface Stand {
+  /** Milliseconds, on the clock that all processes share. */
+  readonly at: number
+  /** Of this process so far, all its threads and garbage collection included, in microseconds. */
   readonly cpu: number
-  /** Bytes of heap that were allocated. */
+}
+
+/** What became of the heap in all the turns that were measured, in bytes. */
+export interface Heap {
   readonly allocated: number
-  /** Bytes of heap that are still held after a garbage collection. */
+  /** What is still held after a garbage collection. */
   readonly kept: number
 }
 
-const cpu = (): number => {
+/** Milliseconds, on the clock that all processes share. */
+export const now = (): number => performance.timeOrigin + performance.now()
+
+const stand = (): Stand => {
   const { system, user } = process.cpuUsage()
-  return system + user
+  return { at: now(), cpu: system + user }
 }
 
 const heapAfterGc = (): number => {
@@ -42,34 +61,37 @@ const allocatedBetween = (before: number, after: number, profiler: GCProfiler): 
   return sum + after - left
 }
 
-/** Does the work that the parent sends: `follow` calls back with the data of each event, for ever. */
+/**
+ * Does the work that the parent sends: `follow` calls back with the data of each event, for ever. Reports where it stands
+ * after each turn, and, told anything else, on its heap.
+ */
 export const contender = (follow: (url: string, onData: (data: string) => void) => unknown): void => {
-  process.once("message", ({ count, size, url, warm }: Task) => {
+  process.once("message", ({ size, slice, url, warm }: Task) => {
     let seen = 0
     let total = 0
-    let started = 0
-    let cpuBefore = 0
+    let turns = 0
     let heapBefore = 0
-    let profiler: GCProfiler | undefined
+    const profiler = new GCProfiler()
     follow(url, (data) => {
-      seen++
       // Looked into, as any reader would: what is only pieces until then becomes one string.
       if (data.charCodeAt(data.length - 1) === 120) total += data.length
-      if (seen === warm) {
-        total = 0
+      if (++seen < slice) return
+      const stands = stand()
+      if (total !== size * slice) throw new Error(`${total} characters came instead of ${size * slice}`)
+      seen = 0
+      total = 0
+      if (++turns === warm) {
         heapBefore = heapAfterGc()
-        profiler = new GCProfiler()
         profiler.start()
-        cpuBefore = cpu()
-        started = performance.now()
-      } else if (seen === warm + count && profiler !== undefined) {
-        const millis = performance.now() - started
-        const spent = cpu() - cpuBefore
-        const allocated = allocatedBetween(heapBefore, process.memoryUsage().heapUsed, profiler)
-        if (total !== size * count) throw new Error(`${total} characters came instead of ${size * count}`)
-        const took: Took = { millis, cpu: spent, allocated, kept: heapAfterGc() - heapBefore }
-        process.send?.(took)
+        process.send?.(stand())
+      } else {
+        process.send?.(stands)
       }
+    })
+    process.once("message", () => {
+      const allocated = allocatedBetween(heapBefore, process.memoryUsage().heapUsed, profiler)
+      const heap: Heap = { allocated, kept: heapAfterGc() - heapBefore }
+      process.send?.(heap)
     })
   })
 }

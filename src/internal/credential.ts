@@ -86,10 +86,16 @@ const sendable = /^[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\x
 
 const short = (text: string): string => (Hash.string(text) >>> 0).toString(36)
 
+const identities = /*#__PURE__*/ new WeakMap<Redacted.Redacted, string>()
+
 /** What a token is recognised by. It does not give it away. */
 const identify = ({ value }: Token): string => {
+  const known = identities.get(value)
+  if (known !== undefined) return known
   const text = Redacted.value(value)
-  return [text.length, short(text), short([...text].reverse().join(""))].join("-")
+  const identity = [text.length, short(text), short([...text].reverse().join(""))].join("-")
+  identities.set(value, identity)
+  return identity
 }
 
 interface Held {
@@ -381,13 +387,15 @@ export const make = Effect.fnUntraced(function*<R = never>(
     AuthFailed | Refused
   > => {
     const value = presented._tag === "Token" ? presented.token.value : undefined
-    const parsed = typeof url === "string" ? URL.parse(url) : url
+    const given = typeof url === "string" ? URL.parse(url) : url
+    // A WebSocket begins as a request over HTTP.
+    const parsed = given && URL.parse(given.href.replace(/^ws/, "http"))
     const at = { operation: "authorize", target: `${method} ${parsed === null ? name : showUrl(parsed.href)}` }
     if (value !== undefined && !sendable.test(Redacted.value(value))) {
       const detail = "it holds characters that a header cannot carry, or nothing, so nothing was sent"
       return Effect.fail(Classify.unauthorized({ ...at, detail }))
     }
-    if (provenance._tag === "Managed") return provenance.proof.headers({ method, url, token: value })
+    if (provenance._tag === "Managed") return provenance.proof.headers({ method, url: parsed ?? url, token: value })
     if (parsed?.protocol !== "https:" && parsed?.protocol !== "http:") {
       const issues = [{ path: "url", message: "expected an absolute http or https URL" }]
       return Effect.fail(Classify.invalidRequest({ ...at, issues }))
@@ -533,6 +541,14 @@ export const make = Effect.fnUntraced(function*<R = never>(
     }
     if (Result.isSuccess(result)) {
       const token = result.success
+      // Read afresh before it is written: what another process has deleted meanwhile stays deleted.
+      if (
+        kept && held !== undefined && (yield* Effect.orElseSucceed(slots.token.get, () => "unreadable")) === undefined
+      ) {
+        kept = false
+        hold(undefined)
+        return yield* missing(operation)
+      }
       if (!isRejected(identify(token))) {
         // Ahead of its expiry it is not an answer to a rejection: that token may be refreshed when it comes to one.
         const next = isRejected(of)
@@ -777,6 +793,28 @@ export const make = Effect.fnUntraced(function*<R = never>(
         })
       }))
 
+  /** A connection that ended for its credential is made again, with another one if there is one. */
+  const renewed = ({ operation, target }: AuthFailed): Transient =>
+    Classify.unavailable({
+      operation,
+      target,
+      status: 401,
+      detail: "the credential was rejected while the connection was open, and is to be renewed"
+    })
+
+  const watch = <A, E, R>(stream: Stream.Stream<A, E, R>): Effect.Effect<Stream.Stream<A, E | Transient, R>> =>
+    Effect.map(CurrentTracking, (tracking) => {
+      let own = tracking
+      while (own !== undefined && own.of !== self) own = own.outer
+      const token = held?.token
+      const presented = own?.last ?? (token && { _tag: "Token", token, stale: false })
+      const end = (error: E): Effect.Effect<never, E | Transient> =>
+        isRejection(error)
+          ? Effect.andThen(failed(presented, error), Effect.fail(renewed(error)))
+          : Effect.fail(error)
+      return Stream.catch(stream, (error) => Stream.fromEffect(end(error)))
+    })
+
   // -------------------------------------------------------------------------------------------------------------------
   // The beginning
   // -------------------------------------------------------------------------------------------------------------------
@@ -824,6 +862,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
               Classify.credentialExpired({ operation: "revival", target: name, cause: error.error })
             : error
         )),
+    watch,
     changes: Stream.fromPubSub(changes)
   }
 })

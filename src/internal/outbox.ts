@@ -3,7 +3,6 @@
  * send is answered: it succeeds when the message was handed to the platform, else it fails.
  */
 import * as Data from "effect/Data"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
@@ -59,100 +58,91 @@ const interval = "10 millis"
 
 const encoder = new TextEncoder()
 
-const sizeOf = (message: string | Uint8Array): number =>
+export const sizeOf = (message: string | Uint8Array): number =>
   typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
 
-export const make = <E>(options: {
+export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy, scope }: {
   readonly policy: Policy
   readonly maxMessages: number
   readonly maxBytes: number
   readonly scope: Scope.Scope
   readonly at: () => Attempted
-  /** Hands one message to the platform; `undefined`, or why it could not. */
-  readonly handOver: (message: string | Uint8Array) => E | undefined
+  /** Hands one message to the platform. */
+  readonly handOver: (message: string | Uint8Array) => Exit.Exit<void, E>
   /** Bytes that the platform has not sent yet. */
   readonly buffered: () => number
 }): Outbox<E> => {
-  const { maxBytes, maxMessages, policy } = options
   const queue: Array<Entry<E>> = []
   let bytes = 0
-  let refused: { readonly error: E } | undefined
+  let refused: Exit.Exit<never, E> | undefined
   let draining = false
 
-  const waiting = () => ({ messages: queue.length, bytes: bytes + options.buffered() })
-  const overflow = (dropped: boolean) => new Overflow({ ...options.at(), ...waiting(), dropped })
+  const waiting = () => ({ messages: queue.length, bytes: bytes + buffered() })
+  const overflow = (dropped: boolean) => Exit.fail(new Overflow({ ...at(), ...waiting(), dropped }))
   const take = () => {
     const entry = queue.shift()
-    if (entry !== undefined) bytes -= entry.bytes
+    bytes -= entry?.bytes ?? 0
     return entry
   }
-  const hasRoom = (size: number) => queue.length < maxMessages && bytes + options.buffered() + size <= maxBytes
-  const handOver = (message: string | Uint8Array): Exit.Exit<void, E> => {
-    const error = options.handOver(message)
-    return error === undefined ? Exit.void : Exit.fail(error)
-  }
-  const flush = () => {
-    while (options.buffered() < handedOver) {
-      const entry = take()
-      if (entry === undefined) return
-      entry.answer(handOver(entry.message))
-    }
-  }
+  const isFull = (size: number) => queue.length >= maxMessages || bytes + buffered() + size > maxBytes
 
-  const drain: Effect.Effect<void> = Effect.suspend(() => {
-    flush()
-    if (queue.length > 0) return Effect.andThen(Effect.sleep(interval), drain)
-    draining = false
-    return Effect.void
-  })
   const stopped = Effect.sync(() => {
     draining = false
+  })
+  const drain: Effect.Effect<void> = Effect.suspend(() => {
+    while (buffered() < handedOver) {
+      const entry = take()
+      if (entry === undefined) {
+        draining = false
+        return Effect.void
+      }
+      entry.answer(handOver(entry.message))
+    }
+    return Effect.andThen(Effect.sleep(interval), drain)
   })
   const background = Effect.suspend(() => {
     if (draining) return Effect.void
     draining = true
-    return Effect.asVoid(Effect.forkIn(Effect.onInterrupt(drain, () => stopped), options.scope))
+    return Effect.forkIn(Effect.onInterrupt(drain, () => stopped), scope)
   })
 
-  const enqueue = (message: string | Uint8Array, size: number): Effect.Effect<void, E | Overflow> => {
-    const sent = Deferred.makeUnsafe<void, E | Overflow>()
-    const entry: Entry<E> = { message, bytes: size, answer: (result) => Deferred.doneUnsafe(sent, result) }
-    queue.push(entry)
-    bytes += size
-    const takeBack = Effect.sync(() => {
-      const at = queue.indexOf(entry)
-      if (at < 0) return
-      queue.splice(at, 1)
-      bytes -= size
+  const enqueue = (message: string | Uint8Array, size: number) =>
+    Effect.callback<void, E | Overflow>((answer) => {
+      const entry = { message, bytes: size, answer }
+      queue.push(entry)
+      bytes += size
+      // Whoever is interrupted takes its message back.
+      return Effect.sync(() => {
+        const at = queue.indexOf(entry)
+        if (at < 0) return
+        queue.splice(at, 1)
+        bytes -= size
+      })
     })
-    return Effect.onInterrupt(Effect.andThen(background, Deferred.await(sent)), () => takeBack)
-  }
 
   return {
     waiting,
     drain,
     send: (message) =>
       Effect.suspend((): Effect.Effect<void, E | Overflow> => {
-        if (refused !== undefined) return Effect.fail(refused.error)
+        if (refused !== undefined) return refused
         const size = sizeOf(message)
-        if (size > maxBytes) return Effect.fail(overflow(false))
-        if (queue.length === 0 && options.buffered() < handedOver) return handOver(message)
-        if (policy !== "suspend" && !hasRoom(size)) {
-          if (policy === "fail") return Effect.fail(overflow(false))
-          while (!hasRoom(size)) {
-            const oldest = take()
-            if (oldest === undefined) return Effect.fail(overflow(false))
-            oldest.answer(Exit.fail(overflow(true)))
-          }
+        if (size > maxBytes) return overflow(false)
+        if (queue.length === 0 && buffered() < handedOver) return handOver(message)
+        while (isFull(size)) {
+          if (policy === "suspend") break
+          const oldest = policy === "fail" ? undefined : take()
+          if (oldest === undefined) return overflow(false)
+          oldest.answer(overflow(true))
         }
-        return enqueue(message, size)
+        return Effect.andThen(background, enqueue(message, size))
       }),
     stop: (error) => {
-      refused ??= { error }
+      refused ??= Exit.fail(error)
     },
     end: (error) => {
-      refused = { error }
-      for (let entry = take(); entry !== undefined; entry = take()) entry.answer(Exit.fail(error))
+      refused = Exit.fail(error)
+      for (let entry = take(); entry !== undefined; entry = take()) entry.answer(refused)
     }
   }
 }

@@ -5,11 +5,13 @@
  *
  * One connection at a time, each in a scope of its own (a generation). It ends in one of four ways: for good (`AuthFailed`,
  * `Refused`, `Stop`, a defect), for now (`Transient`), unclearly (`Inconclusive`), or without an error. All but the first
- * lead to the next dial, after a wait; {@link make}'s `decide` is where that is decided.
+ * lead to the next dial, after a wait; {@link make}'s `lost` is where that is decided.
  *
  * Two things hold the rate of dials down. The backoff, which starts over with progress; and the pace, which does not: at
  * most 8 dials in any 10 s, whatever the server sends, the backoff says, and the platform reports.
  */
+import { isArrayNonEmpty } from "effect/Array"
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -17,16 +19,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
 import type * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as Backoff from "../Backoff.ts"
 import { Connectivity } from "../Connectivity.ts"
 import type { AuthFailed, Inconclusive, Refused } from "../LifelineError.ts"
 import { Exhausted, NoProgress, retryAfter, Shutdown, TimedOut, Transient, Unreachable } from "../LifelineError.ts"
 import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
+import * as Telemetry from "../Telemetry.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
 export type Command = "now" | "replace"
@@ -36,28 +41,19 @@ export interface Wires {
   readonly listeners: Set<(command: Command) => void>
   readonly set: (status: Status) => Effect.Effect<void>
   /** The pace of the run before, so that it holds however often a stream is run again. */
-  nextSlot?: number
+  slot?: number
 }
 
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
 
 type Item<A, Cursor> = Frame<A, Cursor> | Notice<Cursor>
 
-interface Connection<A, Cursor> {
-  readonly pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>>, Failure>
-  readonly openedAt: number
-  /** Completed when this connection is to be given up for a new one. */
-  readonly dropped: Deferred.Deferred<undefined>
-  progressed: boolean
-  gapped: boolean
-}
-
 /**
- * The pace, as a leaky bucket: 3 dials at once, then one every 2 s. So in any 10 s, both ends included, at most
- * 3 + 10 / 2 = 8.
+ * The pace, as a leaky bucket: 3 dials at once, which is 2 ahead of it, then one every 2 s. So in any 10 s, both ends
+ * included, at most 3 + 10 / 2 = 8.
  */
-const burst = 3
 const spacing = 2000
+const ahead = 2 * spacing
 
 /** How long the closing of a connection may hold up the next one; it goes on in the background. */
 const closeWithin = 2000
@@ -70,15 +66,23 @@ const milestone = 5
 const within = (input: Duration.Input, least: number, most: number): number =>
   Math.min(most, Math.max(least, Duration.toMillis(input)))
 
-const seconds = (millis: number): string => Duration.format(Duration.millis(Math.round(millis)))
-
 /** What the server asked to wait. Where it asked for anything at all, it is not to be less than the base. */
-const hintOf = (policy: Backoff.Policy, error: Transient | Inconclusive | undefined): number | undefined => {
+const hintOf = (base: number, error: Transient | Inconclusive | undefined): number | undefined => {
   if (error?._tag !== "Transient") return undefined
   const asked = retryAfter(error)
-  if (asked === undefined && error.reason._tag !== "Throttled") return undefined
-  return Math.max(policy.base, asked === undefined ? 0 : Duration.toMillis(asked))
+  if (asked !== undefined) return Math.max(base, Duration.toMillis(asked))
+  return error.reason._tag === "Throttled" ? base : undefined
 }
+
+/** The span of a dial, where there is a tracer that would keep it. */
+const traced =
+  (attributes: Record<string, unknown>) =>
+  <A, E, R>(dial: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
+    Effect.withFiber((fiber) =>
+      fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
+        ? dial as Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>>
+        : Effect.withSpan(dial, Telemetry.dialSpan, { kind: "client", attributes, captureStackTrace: false })
+    )
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
@@ -92,9 +96,10 @@ export const make = <A, Cursor, R>(
     const clock = yield* Clock.Clock
     const random = yield* Random.Random
     const connectivity = yield* Connectivity
+    const context = yield* Effect.context<never>()
     const { at = { operation: "connect", target: "stream" }, cursorStore: store, noProgressLimit = 10 } = options
     const healthyAfter = within(options.healthyAfter ?? 10_000, 1000, Infinity)
-    const openWithin = options.openTimeout ?? "30 seconds"
+    const openWithin = Duration.fromInputUnsafe(options.openTimeout ?? 30_000)
 
     /** Milliseconds of a clock that nobody sets: for differences. What is shown to people is wall time. */
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
@@ -116,17 +121,24 @@ export const make = <A, Cursor, R>(
     /** When the present trouble began; `undefined` after progress. */
     let troubleAt: number | undefined = now()
     let lostAt: number | undefined
-    /** When the next dial may be, by the backoff; and by the pace, counted from `nextSlot`. */
+    /** When the next dial may be, by the backoff and by the pace. */
     let due = 0
-    let nextSlot = wires?.nextSlot ?? -Infinity
+    let slot = wires?.slot ?? -Infinity
     let cause: Transient | Inconclusive | undefined
 
-    /** The scope of the present generation, from before it is dialled; and the connection, once there is one. */
+    /** The scope of the present generation, from before it is dialled. */
     let scope: Scope.Closeable | undefined
-    let connection: Connection<A, Cursor> | undefined
-    /** What came and was not handed to the reader yet. */
+    /** The present connection, once there is one: how to read it, since when it is open, whether it made progress. */
+    let pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>> | undefined, Failure> | undefined
+    let openedAt = 0
+    let progressed = false
+    /** Completed when the present connection is to be given up for a new one. */
+    let dropped = Deferred.makeUnsafe<undefined>()
+
+    /** What came and was not handed to the reader yet; whether a gap is among what came with it and was handed over. */
     let pending: ReadonlyArray<Item<A, Cursor>> = []
     let position = 0
+    let gapped = false
     /** Whether the cursor moved since it was last saved. */
     let unsaved = false
     let saveFailed = false
@@ -134,92 +146,80 @@ export const make = <A, Cursor, R>(
     /** A loss that the reader has to be told of before anything else. */
     let unknownPast = false
     let ended = false
-    let waker: Deferred.Deferred<"now" | "look"> | undefined
+    let waker: Deferred.Deferred<boolean> | undefined
 
     const log = (level: "Debug" | "Info" | "Warn" | "Error", message: string): Effect.Effect<void> =>
       Effect.annotateLogs(Effect.logWithLevel(level)(message), { package: "effect-lifeline", ...at })
 
     const name = `${at.operation} (${at.target})`
+    const warn = (what: string, cause: Cause.Cause<unknown>) => log("Warn", `${name}: ${what}: ${Cause.pretty(cause)}`)
+
+    const measure = (metric: Metric.Metric<number, unknown>, by: number, outcome?: { readonly outcome: string }) =>
+      Metric.withAttributes(metric, { operation: at.operation, ...outcome }).modifyUnsafe(by, context)
 
     /** The attempt that is under way, or comes next, counted from the last progress. */
     const attempt = () => state.failures + (fromLoss ? 0 : 1)
 
-    const setStatus = (status: Status): Effect.Effect<void> => wires === undefined ? Effect.void : wires.set(status)
+    const setStatus = (status: Status): Effect.Effect<void> => wires?.set(status) ?? Effect.void
 
     // -- closing ----------------------------------------------------------------------------------------------------
 
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
-    const retire = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        const closing = scope === undefined ? undefined : Scope.closeUnsafe(scope, exit)
-        scope = undefined
-        connection = undefined
-        return closing === undefined ? Effect.void : closing.pipe(
-          Effect.catchCause((cause) => log("Warn", `${name}: closing a connection went wrong: ${Cause.pretty(cause)}`)),
-          Effect.forkDetach({ startImmediately: true }),
-          Effect.flatMap(Fiber.await),
-          Effect.timeoutOption(closeWithin),
-          Effect.asVoid
-        )
-      })
-
-    const finish = (last: (Status & { readonly _tag: "Closed" })["cause"]): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        if (ended) return Effect.void
-        ended = true
-        return setStatus({ _tag: "Closed", cause: last })
-      })
-
-    const giveUp = (error: Ends): Effect.Effect<never, Ends> =>
-      log("Error", `${error.message}; nothing more is tried`).pipe(
-        Effect.andThen(finish(error)),
-        Effect.andThen(Effect.fail(error))
+    const retire = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<unknown> => {
+      const closing = scope && Scope.closeUnsafe(scope, exit)
+      if (pull !== undefined) measure(Telemetry.openStreams, -1)
+      scope = pull = undefined
+      return closing === undefined ? Effect.void : closing.pipe(
+        Effect.catchCause((cause) => warn("closing a connection went wrong", cause)),
+        Effect.forkDetach({ startImmediately: true }),
+        Effect.flatMap(Fiber.await),
+        Effect.timeoutOption(closeWithin)
       )
+    }
+
+    const finish = (last: (Status & { readonly _tag: "Closed" })["cause"]): Effect.Effect<void> => {
+      if (ended) return Effect.void
+      ended = true
+      return setStatus({ _tag: "Closed", cause: last })
+    }
+
+    const giveUp = Effect.fnUntraced(function*(error: Ends): Effect.fn.Return<never, Ends> {
+      yield* log("Error", `${error.message}; nothing more is tried`)
+      yield* finish(error)
+      return yield* Effect.fail(error)
+    })
 
     // -- the cursor's store -----------------------------------------------------------------------------------------
 
     const save: Effect.Effect<void> = Effect.suspend(() => {
       if (store === undefined || cursor === undefined || !unsaved) return Effect.void
       unsaved = false
-      return store.save(cursor).pipe(
-        Effect.timeout(storeWithin),
-        Effect.andThen(Effect.sync(() => {
-          saveFailed = false
-        })),
-        Effect.catchCause((cause) => {
-          if (saveFailed) return Effect.void
-          saveFailed = true
-          return log("Warn", `${name}: the cursor could not be saved: ${Cause.pretty(cause)}`)
-        })
-      )
+      const hadFailed = saveFailed
+      saveFailed = false
+      return Effect.catchCause(Effect.timeout(store.save(cursor), storeWithin), (cause) => {
+        saveFailed = true
+        return hadFailed ? Effect.void : warn("the cursor could not be saved", cause)
+      })
     })
 
     if (store !== undefined) {
-      cursor = yield* store.load.pipe(
-        Effect.timeout(storeWithin),
-        Effect.map((stored) => stored ?? cursor),
-        Effect.catchCause((cause) => {
-          unknownPast = true
-          return Effect.as(
-            log("Warn", `${name}: where to resume could not be read, so events may be missed: ${Cause.pretty(cause)}`),
-            options.cursor
-          )
-        })
-      )
+      const stored = yield* Effect.catchCause(Effect.timeout(store.load, storeWithin), (cause) => {
+        unknownPast = true
+        return Effect.as(warn("where to resume could not be read, so events may be missed", cause), undefined)
+      })
+      cursor = stored ?? cursor
     }
 
     // -- progress ---------------------------------------------------------------------------------------------------
 
     /** Only this starts the backoff and the counter over. */
     const progress = (): Effect.Effect<void> => {
-      if (connection !== undefined) connection.progressed = true
       const count = failures
       const level = announced ? "Info" : "Debug"
+      progressed = true
       state = Backoff.initial
-      fromLoss = false
-      barren = 0
-      failures = 0
-      announced = false
+      fromLoss = announced = false
+      barren = failures = 0
       troubleAt = undefined
       return count === 0
         ? Effect.void
@@ -234,7 +234,7 @@ export const make = <A, Cursor, R>(
     // -- what came --------------------------------------------------------------------------------------------------
 
     /** Hands over what is pending: all of it, or, where the cursor is saved, one by one, so that it is never ahead. */
-    const hand = (): Step<readonly [Out, ...Array<Out>]> => {
+    const hand = (): Step<NonEmptyReadonlyArray<Out>> => {
       const out: Array<Out> = []
       let recovered: Effect.Effect<void> | undefined
       if (unknownPast) {
@@ -244,201 +244,178 @@ export const make = <A, Cursor, R>(
       while (position < pending.length && out.length < atOnce) {
         const item = pending[position++]
         if (item === undefined) continue
-        if (item.notice === undefined) {
-          out.push(item.value)
-        } else if (item.notice === "Retry") {
+        if (item.notice === "Retry") {
           const base = within(item.base, 250, 60_000)
           policy = { ...policy, base, cap: Math.max(policy.cap, base) }
-          continue
         } else if (item.notice === "Gap") {
-          if (connection !== undefined && !connection.gapped) {
-            connection.gapped = true
-            out.push({ _tag: "Gap", since: lostAt })
+          if (!gapped) out.push({ _tag: "Gap", since: lostAt })
+          gapped = true
+        } else {
+          if (item.notice === undefined) {
+            gapped = false
+            out.push(item.value)
           }
-          continue
+          if (item.cursor !== undefined) {
+            cursor = item.cursor
+            unsaved = true
+          }
+          if (item.progress !== false && !progressed) recovered = progress()
         }
-        if (item.cursor !== undefined) {
-          cursor = item.cursor
-          unsaved = true
-        }
-        if (item.progress !== false && connection?.progressed === false) recovered = progress()
       }
-      if (position >= pending.length) pending = []
-      const [first, ...others] = out
-      if (first === undefined) return next
-      const handed = [first, ...others] as const
-      return recovered === undefined ? Effect.succeed(handed) : Effect.as(recovered, handed)
+      if (!isArrayNonEmpty(out)) return next
+      return recovered === undefined ? Effect.succeed(out) : Effect.as(recovered, out)
     }
 
     // -- what ended -------------------------------------------------------------------------------------------------
 
-    /** After a connection ended: gives up, or sets when the next dial is due. */
-    const decide = Effect.fnUntraced(function*(
-      error: Transient | Inconclusive | undefined,
-      progressed: boolean
-    ): Effect.fn.Return<void, Ends> {
+    /** A dial or a read failed, or the connection ended: gives up, or sets when the next dial is due. */
+    const lost = Effect.fnUntraced(function*(
+      ending: Cause.Cause<Failure | Cause.Done>
+    ): Effect.fn.Return<void, Ends | Cause.Done> {
+      const found = Cause.findError(ending)
+      const isDefect = Cause.hasDies(ending) || Result.isFailure(found)
+      const error = isDefect || Cause.isDone(found.success) ? undefined : found.success
+      const seen = now()
+      if (pull === undefined) measure(Telemetry.dials, 1, { outcome: error?._tag ?? "Defect" })
+      else if (error?._tag !== "Stop") measure(Telemetry.losses, 1)
+      // A defect, or an interruption that is not ours: nothing that another connection helps against.
+      if (isDefect) return yield* Effect.failCause(ending as Cause.Cause<never>)
+      if (pull !== undefined) {
+        lostAt = wall()
+        if (seen - openedAt >= healthyAfter) yield* healthy
+      }
+      yield* retire(error === undefined ? Exit.void : Exit.fail(error))
+      if (error?._tag === "AuthFailed" || error?._tag === "Refused") return yield* giveUp(error)
+      if (error?._tag === "Stop") {
+        yield* log("Debug", error.message)
+        yield* finish(error)
+        return yield* Cause.done()
+      }
+
+      const what = error?.message ?? `${name}: the connection ended`
       cause = error
       due = 0
-      if (!(yield* connectivity.online)) {
-        return yield* log("Debug", `${error?.message ?? `${name}: the connection ended`}; offline: not counted`)
-      }
-      const seen = now()
+      if (!(yield* connectivity.online)) return yield* log("Debug", `${what}; offline: not counted`)
       troubleAt ??= seen
       failures++
       streak++
-      if (error?._tag !== "Transient" && !progressed) {
-        barren++
-        if (barren >= noProgressLimit) {
-          return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
-        }
+      if (error?._tag !== "Transient" && !progressed && ++barren >= noProgressLimit) {
+        return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
       }
       if (state.failures === 0) fromLoss = progressed
-      const bounded = policy.bound === "bounded" && fromLoss ? { ...policy, attempts: policy.attempts + 1 } : policy
       const draw = random.nextDoubleUnsafe()
-      const stepped = Backoff.step(bounded, state, { now: seen, random: draw, hint: hintOf(policy, error) })
+      const stepped = Backoff.step(
+        policy.bound === "bounded" && fromLoss ? { ...policy, attempts: policy.attempts + 1 } : policy,
+        state,
+        { now: seen, random: draw, hint: hintOf(policy.base, error) }
+      )
       if (stepped === undefined) {
-        const last = error?._tag === "Transient" ? error : new Transient({
-          ...at,
-          reason: new Unreachable({ detail: error?.detail ?? "the connection ended before anything came" })
-        })
-        const elapsed = Duration.millis(Math.round(seen - troubleAt))
-        return yield* giveUp(new Exhausted({ attempts: attempt(), elapsed, last }))
+        return yield* giveUp(
+          new Exhausted({
+            attempts: attempt(),
+            elapsed: Duration.millis(Math.round(seen - troubleAt)),
+            last: error?._tag === "Transient" ? error : new Transient({
+              ...at,
+              reason: new Unreachable({ detail: error?.detail ?? "the connection ended before anything came" })
+            })
+          })
+        )
       }
       state = stepped
-      const slot = nextSlot - (burst - 1) * spacing
-      due = Math.max(seen + state.wait, slot <= seen + state.wait ? 0 : slot + draw * spacing)
+      due = seen + state.wait
+      // Those that the pace holds back together do not come back in step.
+      if (slot > due) due = slot + draw * spacing
       const told = streak === 1 || streak % milestone === 0
-      const level = !told ? "Debug" : error === undefined && progressed ? "Info" : "Warn"
       announced ||= told
       yield* log(
-        level,
-        `${error?.message ?? `${name}: the connection ended`}; failure ${streak} in a row, ` +
-          `next attempt in ${seconds(due - seen)}`
+        !told ? "Debug" : error === undefined && progressed ? "Info" : "Warn",
+        `${what}; failure ${streak} in a row, next attempt in ${
+          Duration.format(Duration.millis(Math.round(due - seen)))
+        }`
       )
-    })
-
-    /** A dial or a read failed, or the connection ended. */
-    const lost = Effect.fnUntraced(function*(ending: Cause.Cause<Failure | Cause.Done>): Effect.fn.Return<
-      void,
-      Ends | Cause.Done
-    > {
-      const found = Cause.findError(ending)
-      // A defect, or an interruption that is not ours: nothing that another connection helps against.
-      if (Cause.hasDies(ending) || Result.isFailure(found)) return yield* Effect.failCause(ending as Cause.Cause<never>)
-      const error = Cause.isDone(found.success) ? undefined : found.success
-      const was = connection
-      if (was !== undefined) {
-        lostAt = wall()
-        if (now() - was.openedAt >= healthyAfter) yield* healthy
-      }
-      yield* retire(error === undefined ? Exit.void : Exit.fail(error))
-      switch (error?._tag) {
-        case "AuthFailed":
-        case "Refused":
-          return yield* giveUp(error)
-        case "Stop":
-          yield* log("Debug", error.message)
-          yield* finish(error)
-          return yield* Cause.done()
-        default:
-          return yield* decide(error, was?.progressed === true)
-      }
     })
 
     // -- dialling ---------------------------------------------------------------------------------------------------
 
     /** Waits until a dial is due; less long when told so, but never less than the pace; for ever while offline. */
-    const wait = Effect.fnUntraced(function*() {
+    const wait = Effect.gen(function*() {
       let paused = false
       for (;;) {
-        const woken = waker = Deferred.makeUnsafe<"now" | "look">()
-        if (!(yield* connectivity.online)) {
-          if (!paused) yield* setStatus({ _tag: "Paused", why: "offline" })
-          paused = true
-          due = 0
-          yield* Effect.raceFirst(Effect.sleep(askAgain), Deferred.await(woken))
-          continue
-        }
-        const delay = Math.max(due, nextSlot - (burst - 1) * spacing) - now()
+        const woken = waker = Deferred.makeUnsafe<boolean>()
+        const online = yield* connectivity.online
+        const delay = online ? Math.ceil(Math.max(due, slot) - now()) : askAgain
         if (delay <= 0) break
-        yield* setStatus({ _tag: "Waiting", attempt: attempt(), until: wall() + Math.ceil(delay), cause })
-        const command = yield* Effect.raceFirst(Effect.sleep(Math.ceil(delay)), Deferred.await(woken))
-        if (command === "now") due = 0
+        if (online) yield* setStatus({ _tag: "Waiting", attempt: attempt(), until: wall() + delay, cause })
+        else if (!paused) yield* setStatus({ _tag: "Paused", why: "offline" })
+        paused = !online
+        const hurried = yield* Effect.raceFirst(Effect.sleep(delay), Deferred.await(woken))
+        if (paused || hurried === true) due = 0
       }
       waker = undefined
     })
 
-    const dial: Step<void> = Effect.suspend(() => {
+    const redial: Step<void> = Effect.gen(function*() {
+      yield* retire(Exit.void)
+      yield* wait
+      yield* setStatus({ _tag: "Connecting", attempt: attempt() })
       const own = scope = Scope.makeUnsafe()
       generation++
-      nextSlot = Math.max(nextSlot, now()) + spacing
-      if (wires !== undefined) wires.nextSlot = nextSlot
-      return connect({ cursor, attempt: attempt(), generation }).pipe(
+      progressed = false
+      slot = Math.max(slot, now() - ahead) + spacing
+      if (wires !== undefined) wires.slot = slot
+      const dial = { cursor, attempt: attempt(), generation }
+      yield* connect(dial).pipe(
         Effect.flatMap(Stream.toPull),
         Scope.provide(own),
         Effect.timeoutOrElse({
           duration: openWithin,
-          orElse: () =>
-            Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: Duration.fromInputUnsafe(openWithin) }) }))
+          orElse: () => Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: openWithin }) }))
         }),
+        traced({ ...at, attempt: dial.attempt, generation }),
         Effect.matchCauseEffect({
           onFailure: lost,
-          onSuccess: (pull) => {
-            connection = { pull, openedAt: now(), dropped: Deferred.makeUnsafe(), progressed: false, gapped: false }
-            const opened = setStatus({ _tag: "Open", since: wall() })
-            return failures === 0
-              ? opened
-              : Effect.andThen(opened, Effect.forkIn(Effect.delay(healthy, healthyAfter), own))
-          }
+          onSuccess: Effect.fnUntraced(function*(opened) {
+            const drop = dropped = Deferred.makeUnsafe()
+            pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(drop), opened)
+            openedAt = now()
+            measure(Telemetry.dials, 1, { outcome: "ok" })
+            measure(Telemetry.openStreams, 1)
+            yield* setStatus({ _tag: "Open", since: wall() })
+            if (failures > 0) yield* Effect.forkIn(Effect.delay(healthy, healthyAfter), own)
+          })
         })
       )
     })
 
-    const redial: Step<void> = Effect.suspend(() => retire(Exit.void)).pipe(
-      Effect.andThen(Effect.suspend(wait)),
-      Effect.andThen(Effect.suspend(() => setStatus({ _tag: "Connecting", attempt: attempt() }))),
-      Effect.andThen(dial)
-    )
-
     // -- reading ----------------------------------------------------------------------------------------------------
 
-    const replaced: Effect.Effect<void> = Effect.suspend(() => {
-      lostAt = wall()
-      cause = undefined
-      due = 0
-      return retire(Exit.void)
-    })
-
-    const read = ({ dropped, pull }: Connection<A, Cursor>): Step<readonly [Out, ...Array<Out>]> =>
-      Effect.matchCauseEffect(
-        wires === undefined
-          ? pull
-          : Effect.raceFirst(Deferred.isDoneUnsafe(dropped) ? Effect.never : pull, Deferred.await(dropped)),
-        {
-          onFailure: (ending) => Effect.andThen(lost(ending), next),
-          onSuccess: (items) => {
-            if (items === undefined) return Effect.andThen(replaced, next)
-            pending = items
-            position = 0
-            return hand()
-          }
-        }
-      )
-
-    const next: Step<readonly [Out, ...Array<Out>]> = Effect.suspend(() => {
+    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() => {
       if (position < pending.length || unknownPast) return hand()
       if (ended) return Cause.done()
-      if (store !== undefined && unsaved) return Effect.andThen(save, next)
-      return connection === undefined ? Effect.andThen(redial, next) : read(connection)
+      if (unsaved && store !== undefined) return Effect.andThen(save, next)
+      if (pull === undefined) return Effect.andThen(redial, next)
+      return Effect.matchCauseEffect(pull, {
+        onFailure: (ending) => Effect.andThen(lost(ending), next),
+        onSuccess: (items) => {
+          if (items !== undefined) {
+            pending = items
+            position = 0
+            gapped = false
+            return hand()
+          }
+          lostAt = wall()
+          cause = undefined
+          due = 0
+          return Effect.andThen(retire(Exit.void), next)
+        }
+      })
     })
 
     // -- from outside -----------------------------------------------------------------------------------------------
 
+    const wake = (hurry: boolean) => waker !== undefined && Deferred.doneUnsafe(waker, Effect.succeed(hurry))
     const obey = (command: Command) => {
-      if (waker !== undefined) Deferred.doneUnsafe(waker, Effect.succeed("now"))
-      else if (command === "replace" && connection !== undefined) {
-        Deferred.doneUnsafe(connection.dropped, Effect.succeed(undefined))
-      }
+      if (!wake(true) && command === "replace") Deferred.doneUnsafe(dropped, Exit.succeed(undefined))
     }
 
     const own = yield* Effect.scope
@@ -447,16 +424,11 @@ export const make = <A, Cursor, R>(
         wires?.listeners.delete(obey)
         yield* retire(exit)
         if (Exit.isSuccess(exit)) yield* save
-        const defect = Exit.isFailure(exit) && Cause.hasDies(exit.cause)
-        yield* finish(defect ? undefined : new Shutdown())
+        yield* finish(Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? undefined : new Shutdown())
       }))
     wires?.listeners.add(obey)
     yield* connectivity.changes.pipe(
-      Stream.runForEach((change) =>
-        Effect.sync(() => {
-          if (waker !== undefined) Deferred.doneUnsafe(waker, Effect.succeed(change === "offline" ? "look" : "now"))
-        })
-      ),
+      Stream.runForEach((change) => Effect.sync(() => wake(change !== "offline"))),
       Effect.forkIn(own)
     )
     return Stream.fromPull(Effect.succeed(next))

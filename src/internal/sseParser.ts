@@ -6,8 +6,7 @@
  * with; it starts each connection without an id, where the text keeps the last one; and its limit looks at what is left at
  * the end of a chunk only, so that whether an event is too large depends on how the network cut it.
  *
- * Every line is looked at once: a search goes on where the one before ended, and the pieces of a line that spans chunks
- * are joined when it ends.
+ * Every piece is looked through once; a line that spans several of them is put together when it ends.
  */
 
 /** What is found, as it is found. */
@@ -33,27 +32,14 @@ export interface Options extends Handlers {
 /** Takes the bytes piece by piece; `false`: something was too large, and nothing after it was read. */
 export type Parser = (bytes: Uint8Array) => boolean
 
-const lf = 10
-const space = 32
-const colon = 58
-const bom = 0xfeff
-
-/** Where the value of a field begins, in a line from `start` to `end`; -1: it is another field. */
-const valueOf = (field: string, text: string, start: number, end: number): number => {
-  const at = start + field.length
-  if (at > end || !text.startsWith(field, start)) return -1
-  if (at === end) return end
-  if (text.charCodeAt(at) !== colon) return -1
-  return at + 1 < end && text.charCodeAt(at + 1) === space ? at + 2 : at + 1
-}
+const bom = "\ufeff"
 
 export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): Parser => {
   let atStart = true
-  /** The line before ended with the last code unit of a piece, a CR: an LF that comes next belongs to it. */
+  /** The piece before ended with a CR: an LF that comes next belongs to it. */
   let afterCr = false
-  /** The beginning of a line whose end has not come. */
-  let pieces: Array<string> = []
-  let piecesSize = 0
+  /** The beginning of a line whose end has not come. Made flat only when it is read. */
+  let rest = ""
 
   let data: string | undefined
   let type = ""
@@ -62,78 +48,46 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
   let committedId = lastEventId
 
   const dispatch = (): void => {
-    const changed = blockId !== committedId
+    if (data !== undefined) event(type === "" ? "message" : type, data, blockId)
+    else if (blockId !== undefined && blockId !== committedId) id(blockId)
     committedId = blockId
-    const whole = data
-    const name = type
     data = undefined
     type = ""
-    if (whole !== undefined) event(name === "" ? "message" : name, whole, committedId)
-    else if (changed && committedId !== undefined) id(committedId)
   }
 
-  const line = (text: string, start: number, end: number): void => {
-    if (start === end) return dispatch()
-    let at = valueOf("data", text, start, end)
-    if (at >= 0) {
-      const value = text.slice(at, end)
-      data = data === undefined ? value : `${data}\n${value}`
-    } else if ((at = valueOf("event", text, start, end)) >= 0) {
-      type = text.slice(at, end)
-    } else if ((at = valueOf("id", text, start, end)) >= 0) {
-      const value = text.slice(at, end)
+  const read = (line: string): void => {
+    const colon = line.indexOf(":")
+    const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1)
+    const is = (field: string): boolean => line.startsWith(field) && field.length === (colon < 0 ? line.length : colon)
+    if (is("data")) data = data === undefined ? value : `${data}\n${value}`
+    else if (is("event")) type = value
+    else if (is("id")) {
       if (!value.includes("\0")) blockId = value
-    } else if ((at = valueOf("retry", text, start, end)) >= 0) {
-      const value = text.slice(at, end)
-      if (/^[0-9]+$/.test(value)) retry(Number(value))
-    }
+    } else if (is("retry") && /^[0-9]+$/.test(value)) retry(Number(value))
   }
 
-  const fits = (size: number): boolean => size + (data === undefined ? 0 : data.length) <= maxEventSize
+  const fits = (line: string): boolean => line.length + (data === undefined ? 0 : data.length) <= maxEventSize
 
   // One byte order mark is dropped, below: `ignoreBOM` keeps the decoder from dropping another. What is not UTF-8 becomes
   // U+FFFD.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
   return (bytes) => {
-    const text = decoder.decode(bytes, { stream: true })
-    const length = text.length
-    if (length === 0) return true
+    let text = decoder.decode(bytes, { stream: true })
+    if (text === "") return true
+    if (atStart ? text[0] === bom : afterCr && text[0] === "\n") text = text.slice(1)
+    atStart = false
+    afterCr = text.endsWith("\r")
+    if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n")
     let start = 0
-    if (atStart) {
-      atStart = false
-      if (text.charCodeAt(0) === bom) start = 1
-    } else if (afterCr && text.charCodeAt(0) === lf) {
-      start = 1
+    for (let end; (end = text.indexOf("\n", start)) >= 0; start = end + 1) {
+      const line = rest + text.slice(start, end)
+      rest = ""
+      if (!fits(line)) return false
+      if (line === "") dispatch()
+      else read(line)
     }
-    afterCr = false
-    let nextLf = -2
-    let nextCr = -2
-    while (start < length) {
-      if (nextLf !== -1 && nextLf < start) nextLf = text.indexOf("\n", start)
-      if (nextCr !== -1 && nextCr < start) nextCr = text.indexOf("\r", start)
-      const end = nextCr === -1 || (nextLf !== -1 && nextLf < nextCr) ? nextLf : nextCr
-      if (end === -1) {
-        pieces.push(text.slice(start))
-        piecesSize += length - start
-        return fits(piecesSize)
-      }
-      if (!fits(piecesSize + end - start)) return false
-      if (piecesSize === 0) {
-        line(text, start, end)
-      } else {
-        pieces.push(text.slice(start, end))
-        const joined = pieces.join("")
-        pieces = []
-        piecesSize = 0
-        line(joined, 0, joined.length)
-      }
-      start = end + 1
-      if (end === nextCr) {
-        if (start === length) afterCr = true
-        else if (text.charCodeAt(start) === lf) start++
-      }
-    }
-    return true
+    rest += text.slice(start)
+    return fits(rest)
   }
 }

@@ -14,8 +14,10 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as OpenApi from "effect/http-api/OpenApi"
 import * as Schema from "effect/Schema"
+import * as leaseRoutes from "../internal/pulseLeaseRoutes.ts"
 import * as routes from "../internal/pulseRoutes.ts"
 import * as Wire from "../internal/pulseWire.ts"
+import * as WireLease from "../internal/pulseWireLease.ts"
 import * as Resources from "../internal/pulseWireResources.ts"
 import * as Problems from "./internal/problems.ts"
 
@@ -158,3 +160,39 @@ export class Api extends HttpApi.make("pulse").add(Services).add(Managed).add(Ev
       "Service registration, heartbeats and discovery, as the embedded registry of effect-lifeline serves it."
   })
 ) {}
+
+const Leases = HttpApiGroup.make("leases").add(
+  HttpApiEndpoint.make(leaseRoutes.leaseStatus.method)("leaseStatus", leaseRoutes.leaseStatus.path, {
+    params: id,
+    success: WireLease.Status,
+    error: [Problems.leaseProblems[401], Problems.leaseProblems[404], Problems.leaseProblems[410]]
+  }).annotateMerge(title(
+    "Read how a lease is",
+    "For who holds its key. timed_out: for good. 401 with the code lease_timed_out: a heartbeat with a proof may revive it."
+  )),
+  HttpApiEndpoint.make(leaseRoutes.leaseRefresh.method)("leaseRefresh", leaseRoutes.leaseRefresh.path, {
+    params: id,
+    headers: { [leaseRoutes.idempotencyHeader]: Schema.optionalKey(Schema.String) },
+    success: WireLease.Token,
+    error: [
+      Problems.leaseProblems[400],
+      Problems.leaseProblems[401],
+      Problems.leaseProblems[404],
+      Problems.leaseProblems[410],
+      Problems.leaseProblems[503]
+    ]
+  }).annotateMerge(title(
+    "Get a new token for a lease",
+    "With a proof of its key; a token that has expired may go along. Needs an Idempotency-Key: the same again has the same answer."
+  ))
+).middleware(Validation).middleware(Authorization)
+
+/**
+ * The interface of a registry that gives leases: {@link Api}, and what leases need beside it. Where a registration or a
+ * heartbeat carries a proof (the header `DPoP`), its answer is other than described there: 201 with `lease`, 200 with
+ * `bumped`.
+ *
+ * @category api
+ * @since 0.1.0
+ */
+export class LeasedApi extends Api.add(Leases) {}

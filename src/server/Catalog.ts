@@ -22,6 +22,7 @@ import { formatTime } from "../internal/time.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Events from "./Events.ts"
 import * as KeyedLock from "./internal/lock.ts"
+import { write } from "./internal/write.ts"
 import * as Store from "./Store.ts"
 
 /**
@@ -137,28 +138,8 @@ const statusEvents = {
   unknown: "health_check"
 } as const
 
-/** How long a write may take. A registration that could not be stored in this time is refused. */
-const writeTimeout = "10 seconds"
-
 /** How long stopping may take to store the statuses that changed. They are found out anew after the next start anyway. */
 const flushTimeout = "3 seconds"
-
-/**
- * The deadline of a write. Nothing else interrupts it: a client that goes away must not leave half a change. After the
- * deadline it is not known whether the write happened; registering again is safe.
- */
-const write = (operation: "save" | "remove", key: Store.Key, effect: Effect.Effect<void, Store.StoreError>) =>
-  Effect.timeoutOrElse(Effect.interruptible(effect), {
-    duration: writeTimeout,
-    orElse: () =>
-      Effect.fail(
-        new Store.StoreError({
-          operation,
-          key: `${key._tag}/${key.id}`,
-          cause: new Error(`no answer within ${writeTimeout}`)
-        })
-      )
-  })
 
 /** How many statuses are stored at the same time. */
 const flushConcurrency = 8

@@ -8,6 +8,22 @@
  * | anywhere else, as `(Request) => Promise<Response>` | {@link toWebHandler} |
  * | in a router of your own | {@link layer} |
  *
+ * With the option `leases` it gives leases to services that register with a proof of possession (DPoP, RFC 9449; see
+ * `effect-lifeline/Proof` and, for the client, `effect-lifeline/registry/PulseLease`):
+ *
+ * | call, with a proof of the key | answer |
+ * |---|---|
+ * | register | 201, with `lease`: a token that is bound to the key, and expires soon |
+ * | heartbeat | 200 `{"bumped":true}`; with `revived`, `token`, `expiresAt` and `jti` where it brought a lease back that had timed out |
+ * | `POST /services/{id}/lease/refresh`, with an `Idempotency-Key` | 200 `{"token","expiresAt","jti"}` |
+ * | `GET /services/{id}/lease` | 200 `{"status","revivals","lastHeartbeat"}` |
+ *
+ * A token goes as `Authorization: DPoP <token>`; the proof alone is enough where there is none. What is refused says why in
+ * `code` (RFC 9457): `lease_unknown` (404), `lease_gone` and `revival_refused` (410), `lease_held` (409), `lease_timed_out`,
+ * `token_rejected`, `proof_rejected` and `use_dpop_nonce` (401), `try_later` (503). The API key is asked for all the same:
+ * it says who may use the registry, a proof says whose lease it is. Who registers without a proof sees no difference, unless
+ * a leased service of that name is alive.
+ *
  * It keeps its registrations in memory unless it is given a durable `Store`; then a registration is stored before it is
  * answered. One process, or one Durable Object, is one registry: it answers from its own memory, so two of them over one
  * store do not see each other's changes.
@@ -21,6 +37,7 @@
  *   loopback interface, and its `Host` looks like any name that you could have given the registry. Only a key together with
  *   `trustSameOrigin: false` keeps it out; or a proxy in front that refuses every `Host` but the registry's own. Do
  *   so wherever somebody browses the web on a machine that reaches the registry.
+ * - Without `leases.origin` a proof is checked against the `Host` header, which whoever sends the request chooses.
  * - Services hand their own API keys to each other through the registry: whoever has the registry's key can read them all.
  *
  * @since 0.1.0
@@ -45,16 +62,40 @@ import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
 import * as Socket from "effect/socket/Socket"
 import * as Stream from "effect/Stream"
-import * as Wire from "../internal/pulseWire.ts"
+import { idempotencyHeader } from "../internal/pulseLeaseRoutes.ts"
 import * as Api from "./Api.ts"
 import * as Catalog from "./Catalog.ts"
 import * as Events from "./Events.ts"
 import * as Health from "./Health.ts"
 import * as Auth from "./internal/auth.ts"
+import * as LeaseHttp from "./internal/leaseHttp.ts"
 import * as Problems from "./internal/problems.ts"
 import * as Register from "./internal/register.ts"
 import * as Sse from "./internal/sse.ts"
+import * as Leases from "./Leases.ts"
 import * as Store from "./Store.ts"
+
+/**
+ * Leases, and what their proofs are checked against. `{}` turns them on with all defaults.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LeaseOptions extends Leases.Options {
+  /**
+   * Where clients reach the registry, e.g. `"https://registry.example"`, with the path before `/api/v1` if there is one: what the
+   * URL in a proof must begin with. Set it wherever others than this machine reach the registry. Without it the `Host` header
+   * counts, which whoever sends the request chooses: a server that a client talks to could pass on a proof that was made for it.
+   */
+  readonly origin?: string | undefined
+  /**
+   * How many proofs are remembered, so that none is accepted twice: 11 to 22 bytes each, for some 5 minutes. More than that
+   * are refused (503).
+   *
+   * @default 1000000
+   */
+  readonly replays?: number | undefined
+}
 
 /**
  * Who may call the registry, and how it behaves. All have a default.
@@ -85,6 +126,12 @@ export interface Options {
    * @default 404
    */
   readonly heartbeatUnknown?: 404 | 204 | undefined
+  /**
+   * Gives leases to services that register with a proof of possession (see the module comment). Absent: a proof is ignored.
+   *
+   * @default none
+   */
+  readonly leases?: LeaseOptions | undefined
   /** Intervals of the health checks. */
   readonly health?: Health.Options | undefined
   readonly events?: {
@@ -121,8 +168,6 @@ const maxBacklog = 1024 * 1024
 // Handlers
 // ---------------------------------------------------------------------------------------------------------------------
 
-const toWire = ({ metadata, ...service }: Store.Service): Wire.Service => ({ ...Wire.fromService(service), metadata })
-
 const notFound = Effect.fail(Problems.noSuchService)
 
 const notStored = (error: Store.StoreError) =>
@@ -135,29 +180,32 @@ const notStored = (error: Store.StoreError) =>
     })
   )
 
-const services = (options: Options | undefined) =>
+const services = (options: Options | undefined, leases: LeaseHttp.LeaseHttp | undefined) =>
   HttpApiBuilder.group(
     Api.Api,
     "services",
     Effect.fnUntraced(function*(handlers) {
       const catalog = yield* Catalog.Catalog
       const unknown = options?.heartbeatUnknown === 204 ? Effect.void : notFound
-      return handlers.handleRaw("register", ({ request }) =>
+      const register = (request: HttpServerRequest.HttpServerRequest) =>
         Effect.flatMap(Register.read(request), (registration) =>
-          Effect.catch(Effect.map(catalog.register(registration), toWire), notStored))).handleAll({
-          heartbeat: ({ params }) =>
-            Effect.flatMap(catalog.heartbeat(params.id), (known) =>
-              known ? Effect.void : unknown),
+          Effect.catch(Effect.map(catalog.register(registration), Register.toWire), notStored))
+      const heartbeat = (id: string) =>
+        Effect.flatMap(catalog.heartbeat(id), (known) => known ? Effect.void : unknown)
+      return handlers.handleRaw("register", ({ request }) => leases?.register(request) ?? register(request))
+        .handleAll({
+          heartbeat: ({ params, request }) =>
+            leases?.heartbeat(request, params.id, heartbeat(params.id)) ?? heartbeat(params.id),
           deregister: ({ params }) =>
-            catalog.deregister(params.id).pipe(
+            (leases ?? catalog).deregister(params.id).pipe(
               Effect.catch(notStored),
               Effect.flatMap((known) => known ? Effect.void : notFound)
             ),
-          discover: ({ query }) => Effect.map(catalog.list(query), (all) => all.map(toWire)),
-          services: () => Effect.map(catalog.list(), (all) => all.map(toWire)),
+          discover: ({ query }) => Effect.map(catalog.list(query), (all) => all.map(Register.toWire)),
+          services: () => Effect.map(catalog.list(), (all) => all.map(Register.toWire)),
           service: ({ params }) =>
             Effect.flatMap(catalog.get(params.id), (service) =>
-              service === undefined ? notFound : Effect.succeed(toWire(service)))
+              service === undefined ? notFound : Effect.succeed(Register.toWire(service)))
         })
     })
   )
@@ -180,6 +228,13 @@ const resources = HttpApiBuilder.group(
     })
   })
 )
+
+const leased = (leases: LeaseHttp.LeaseHttp) =>
+  HttpApiBuilder.group(Api.LeasedApi, "leases", (handlers) =>
+    handlers.handleAll({
+      leaseStatus: ({ params, request }) => leases.status(request, params.id),
+      leaseRefresh: ({ params, request }) => leases.refresh(request, params.id)
+    }))
 
 const upgradeRequired: typeof Problems.UpgradeRequired.Type = {
   status: 426,
@@ -319,26 +374,80 @@ const guard = HttpRouter.use((router) =>
 const cors = (options: Options | undefined) =>
   options?.allowedOrigins === undefined || options.allowedOrigins.length === 0 ? Layer.empty : HttpRouter.cors({
     allowedOrigins: options.allowedOrigins,
-    allowedHeaders: ["x-api-key", "content-type", "last-event-id", "cache-control"],
+    allowedHeaders: [
+      "x-api-key",
+      "content-type",
+      "last-event-id",
+      "cache-control",
+      ...(options.leases === undefined ? [] : ["authorization", "dpop", idempotencyHeader])
+    ],
+    ...(options.leases === undefined ? {} : { exposedHeaders: ["DPoP-Nonce", "WWW-Authenticate"] }),
     allowedMethods: ["GET", "POST", "PUT", "DELETE"],
     maxAge: 600
   })
 
 /** The page carries its own script, 2 MB, so it is only made when somebody looks at it. */
-const docs = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const page = yield* Effect.cached(Effect.gen(function*() {
-    const pages = yield* HttpRouter.make
-    yield* Effect.scoped(Layer.build(HttpApiSwagger.layer(Api.Api, { path: "/api/docs" }))).pipe(
-      Effect.provideService(HttpRouter.HttpRouter, pages)
-    )
-    return pages.asHttpEffect()
+const docs = (swagger: Layer.Layer<never, never, HttpRouter.HttpRouter>) =>
+  HttpRouter.use(Effect.fnUntraced(function*(router) {
+    const page = yield* Effect.cached(Effect.gen(function*() {
+      const pages = yield* HttpRouter.make
+      yield* Effect.scoped(Layer.build(swagger)).pipe(
+        Effect.provideService(HttpRouter.HttpRouter, pages)
+      )
+      return pages.asHttpEffect()
+    }))
+    yield* router.add("GET", "/api/docs", Effect.orDie(Effect.flatten(page)))
   }))
-  yield* router.add("GET", "/api/docs", Effect.orDie(Effect.flatten(page)))
-}))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Layers
 // ---------------------------------------------------------------------------------------------------------------------
+
+type Served<Out> = Layer.Layer<
+  Out,
+  Store.StoreError,
+  Store.Store | HttpClient.HttpClient | HttpRouter.HttpRouter
+>
+
+const core = (options: Options | undefined) =>
+  Catalog.layer.pipe(
+    Layer.provideMerge(Events.layer(options?.events)),
+    Layer.provide(SecureRandom.layerWebCrypto)
+  )
+
+const common = (options: Options | undefined) => Layer.mergeAll(guard, cors(options), Health.layer(options?.health))
+
+const groups = (options: Options | undefined, leases: LeaseHttp.LeaseHttp | undefined) =>
+  Layer.mergeAll(services(options, leases), resources, eventStreams(options), probes)
+
+const middleware = (options: Options | undefined) => Layer.merge(authorization(options), validation)
+
+const openapiPath = "/api/openapi.json"
+const docsPath = "/api/docs"
+
+const plain = (options: Options | undefined) => {
+  const routes = HttpApiBuilder.layer(Api.Api, { openapiPath }).pipe(
+    Layer.provide(Layer.provide(groups(options, undefined), middleware(options))),
+    Layer.provide(HttpServer.layerServices)
+  )
+  return Layer.mergeAll(routes, docs(HttpApiSwagger.layer(Api.Api, { path: docsPath })), common(options)).pipe(
+    Layer.provideMerge(core(options))
+  )
+}
+
+const withLeases = (options: Options, leases: LeaseOptions) => {
+  const handlers = Layer.unwrap(
+    Effect.map(LeaseHttp.make(leases), (http) => Layer.merge(groups(options, http), leased(http)))
+  )
+  const routes = HttpApiBuilder.layer(Api.LeasedApi, { openapiPath }).pipe(
+    Layer.provide(Layer.provide(handlers, middleware(options))),
+    Layer.provide(HttpServer.layerServices)
+  )
+  return Layer.mergeAll(routes, docs(HttpApiSwagger.layer(Api.LeasedApi, { path: docsPath })), common(options)).pipe(
+    Layer.provideMerge(Layer.provide(Leases.layer(leases), SecureRandom.layerWebCrypto)),
+    Layer.provideMerge(core(options))
+  )
+}
 
 /**
  * The routes of the registry, its health checks and its event hub, for a router of your own. Gives the `Catalog` and the
@@ -361,26 +470,14 @@ const docs = HttpRouter.use(Effect.fnUntraced(function*(router) {
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: Options): Layer.Layer<
-  Catalog.Catalog | Events.Events,
-  Store.StoreError,
-  Store.Store | HttpClient.HttpClient | HttpRouter.HttpRouter
-> => {
-  const core = Catalog.layer.pipe(
-    Layer.provideMerge(Events.layer(options?.events)),
-    Layer.provide(SecureRandom.layerWebCrypto)
-  )
-  const handlers = Layer.mergeAll(services(options), resources, eventStreams(options), probes).pipe(
-    Layer.provide([authorization(options), validation])
-  )
-  const routes = HttpApiBuilder.layer(Api.Api, { openapiPath: "/api/openapi.json" }).pipe(
-    Layer.provide(handlers),
-    Layer.provide(HttpServer.layerServices)
-  )
-  return Layer.mergeAll(routes, docs, guard, cors(options), Health.layer(options?.health)).pipe(
-    Layer.provideMerge(core)
-  )
-}
+export const layer: {
+  (options: Options & { readonly leases: LeaseOptions }): Served<Catalog.Catalog | Events.Events | Leases.Leases>
+  (options?: Options): Served<Catalog.Catalog | Events.Events>
+} = (options?: Options): Served<Catalog.Catalog | Events.Events | Leases.Leases> =>
+  // Without leases the types do not speak of them: see the signatures.
+  options?.leases === undefined
+    ? plain(options) as Served<Catalog.Catalog | Events.Events | Leases.Leases>
+    : withLeases(options, options.leases)
 
 /**
  * Options of {@link toWebHandler}.

@@ -7,7 +7,7 @@
  * Heartbeats are not stored: the time of the last one only matters while the registry runs.
  *
  * Documents hold the API keys that services share with their peers, in clear text: whoever can read the store can read
- * them.
+ * them. Where the registry gives leases, the secret that signs their tokens is among the documents, and no token is.
  *
  * @since 0.1.0
  */
@@ -161,12 +161,79 @@ export const SharedSettings = Schema.TaggedStruct("SharedSettings", {
 export type SharedSettings = typeof SharedSettings.Type
 
 /**
+ * The lease of a service, where the registry gives leases. Its `id` is that of the service, `thumbprint` is of the key that it is
+ * bound to (`cnf.jkt`). No token is in it: a token's `jti` and the signing secret say which ones are good.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Lease = Schema.TaggedStruct("Lease", {
+  id: Schema.String,
+  name: Schema.String,
+  type: Schema.String,
+  thumbprint: Schema.String,
+  state: Schema.Literals(["active", "timed_out", "ended"]),
+  /** Why it is not active: it was not beaten (`stale`), an operator timed it out, its service was removed or replaced. */
+  reason: Schema.optionalKey(Schema.Literals(["stale", "operator", "deregistered", "replaced"])),
+  /** When it got into this state. */
+  since: Schema.Number,
+  /** As of the last write: heartbeats are not stored. */
+  lastBeat: Schema.Number,
+  revivals: Schema.Number,
+  /** The tokens that are good, the newest last. */
+  tokens: Schema.Array(Schema.Struct({ jti: Schema.String, expiresAt: Schema.Number })),
+  /** Which token an idempotency key was answered with. */
+  answers: Schema.Array(
+    Schema.Struct({ operation: Schema.Literals(["refresh", "revival"]), key: Schema.String, jti: Schema.String })
+  ),
+  /** Grows with each change. */
+  revision: Schema.Number
+})
+
+/**
+ * The lease of a service, as it is kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Lease = typeof Lease.Type
+
+/**
+ * What tokens of leases are signed with: 32 random bytes, base64url. There is one such document; its `id` is `"shared"`. Who
+ * reads it can make tokens, which are worth nothing without the keys that the leases are bound to. Where it is lost, all
+ * tokens are rejected, and their holders get new ones by their keys.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const LeaseSecret = Schema.TaggedStruct("LeaseSecret", {
+  id: Schema.Literal("shared"),
+  secret: Schema.RedactedFromValue(Schema.String)
+})
+
+/**
+ * What tokens of leases are signed with, as it is kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type LeaseSecret = typeof LeaseSecret.Type
+
+/**
  * Everything that a store keeps.
  *
  * @category schemas
  * @since 0.1.0
  */
-export const Document = Schema.Union([Service, DownloadClient, Indexer, QualityProfile, SharedSettings])
+export const Document = Schema.Union([
+  Service,
+  DownloadClient,
+  Indexer,
+  QualityProfile,
+  SharedSettings,
+  Lease,
+  LeaseSecret
+])
 
 /**
  * One entry of a store.

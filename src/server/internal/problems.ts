@@ -5,6 +5,7 @@
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
+import { codes, refusals } from "../../internal/pulseWireLease.ts"
 
 export const contentType = "application/problem+json"
 
@@ -37,6 +38,38 @@ export const Unprocessable = problem(422, "Unprocessable Entity")
 export const UpgradeRequired = problem(426, "Upgrade Required")
 export const ServerError = problem(500, "Internal Server Error")
 export const NotImplemented = problem(501, "Not Implemented")
+
+/** What is wrong with a lease, a token or a proof: `code` says it exactly. */
+const leaseProblem = <const Status extends number, const Title extends string>(status: Status, title: Title) =>
+  Schema.Struct({
+    status: Schema.Literal(status),
+    title: Schema.Literal(title),
+    detail: Schema.String,
+    code: Schema.Literals(codes),
+    reason: Schema.optionalKey(Schema.Literals(refusals))
+  }).annotate({ identifier: `Lease${title.replaceAll(" ", "")}` }).pipe(
+    HttpApiSchema.status(status),
+    HttpApiSchema.asJson({ contentType })
+  )
+
+/** By what they mean: who reads only the status does the right thing too. */
+export const leaseProblems = {
+  400: leaseProblem(400, "Bad Request"),
+  401: leaseProblem(401, "Unauthorized"),
+  404: leaseProblem(404, "Not Found"),
+  409: leaseProblem(409, "Conflict"),
+  410: leaseProblem(410, "Gone"),
+  503: leaseProblem(503, "Service Unavailable")
+} as const
+
+export const leaseTitles = {
+  400: "Bad Request",
+  401: "Unauthorized",
+  404: "Not Found",
+  409: "Conflict",
+  410: "Gone",
+  503: "Service Unavailable"
+} as const
 
 export const unauthorized: typeof Unauthorized.Type = {
   status: 401,

@@ -10,6 +10,7 @@ import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Schema from "effect/Schema"
 import * as Wire from "../../internal/pulseWire.ts"
 import type * as Catalog from "../Catalog.ts"
+import type * as Store from "../Store.ts"
 import * as Problems from "./problems.ts"
 
 /** In bytes: 1 MiB, as the reference. */
@@ -48,6 +49,12 @@ const unprocessable = (errors: ReadonlyArray<Problems.Issue>): typeof Problems.U
   title: "Unprocessable Entity",
   detail: "validation failed",
   errors
+})
+
+/** A service as it is answered. */
+export const toWire = ({ metadata, ...service }: Store.Service): Wire.Service => ({
+  ...Wire.fromService(service),
+  metadata
 })
 
 type Problem =
