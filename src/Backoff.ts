@@ -86,7 +86,7 @@ export interface Options {
   readonly jitter?: Jitter | undefined
   /** How many attempts in all, the first one included; then the policy is bounded. @default no limit */
   readonly attempts?: number | undefined
-  /** No attempt starts later than this after the first failure; then the policy is bounded. @default no limit */
+  /** No attempt starts later than this after the first one did; then the policy is bounded. @default no limit */
   readonly elapsed?: Duration.Input | undefined
   /** How long things must go well before the next failure counts as the first one again. @default 10 seconds */
   readonly resetAfter?: Duration.Input | undefined
@@ -147,7 +147,7 @@ export type Policy = Unbounded | Bounded
 export interface State {
   /** Failures so far in this outage. */
   readonly failures: number
-  /** When the first of them was seen, milliseconds since 1970. */
+  /** When the attempt that was the first to fail began, milliseconds since 1970. */
   readonly since: number
   /** The phase that this outage drew, in [0, 1). */
   readonly phase: number
@@ -164,6 +164,8 @@ export interface State {
 export interface Failure {
   /** Milliseconds since 1970. */
   readonly now: number
+  /** When the attempt began, milliseconds since 1970: for the first failure, from which time counts. @default now */
+  readonly startedAt?: number | undefined
   /** A fresh draw in [0, 1). */
   readonly random: number
   /** What the server asked to wait, in milliseconds. */
@@ -288,7 +290,7 @@ const withHint = (policy: Policy, state: State, failure: Failure, wait: number):
 
 /**
  * One failure more: the new state, whose `wait` is the next wait in milliseconds, or `undefined` where a bounded policy
- * gives up: at the last of its attempts, or when the next one would start later than `elapsed` after the first failure.
+ * gives up: at the last of its attempts, or when the next one would start later than `elapsed` after the first one did.
  * Pure: the caller brings the time and the draw. Where the clock was set back, `elapsed` counts from then on.
  *
  * **Example** (A loop of one's own)
@@ -308,7 +310,7 @@ const withHint = (policy: Policy, state: State, failure: Failure, wait: number):
 export const step = (policy: Policy, state: State, failure: Failure): State | undefined => {
   const first = state.failures === 0
   const failures = state.failures + 1
-  const since = first ? failure.now : Math.min(state.since, failure.now)
+  const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
   if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
   const next: State = { failures, since, phase: first ? failure.random : state.phase, wait: 0 }
   const raw = jittered(policy, failures, next.phase, failure.random, state.wait)
@@ -379,11 +381,11 @@ export const waits = (policy: Policy, random: number, limit = 100): ReadonlyArra
  * @since 0.1.0
  */
 export const toSchedule = (policy: Policy): Schedule.Schedule<number, Transient> =>
-  Schedule.fromStep(Effect.sync(() => {
+  Schedule.fromStep(Effect.map(Clock.currentTimeMillis, (startedAt) => {
     let state = initial
     return (now: number, error: Transient) =>
       Effect.flatMap(Random.next, (random) => {
-        const next = step(policy, state, { now, random, hint: hintOf(error) })
+        const next = step(policy, state, { now, startedAt, random, hint: hintOf(error) })
         if (next === undefined) return Cause.done(state.failures + 1)
         state = next
         return Effect.succeed<[number, Duration.Duration]>([next.failures, Duration.millis(next.wait)])
@@ -444,7 +446,7 @@ export const retry: {
       let state = initial
       const pause = Effect.fnUntraced(function*(last: Transient) {
         const now = yield* monotonicMillis
-        const next = step(policy, state, { now, random: yield* Random.next, hint: hintOf(last) })
+        const next = step(policy, state, { now, startedAt: started, random: yield* Random.next, hint: hintOf(last) })
         if (next === undefined) {
           return yield* new Exhausted({
             attempts: state.failures + 1,
@@ -515,8 +517,8 @@ export const registration: Bounded = {
 /**
  * Failing heartbeats: a first window of one interval, then windows of two, phase jitter, no limit. So a registry that is
  * down is never asked more often than one that is up, a fleet comes back to it at the uniform rate, and no wait is
- * longer than Pulse's stale limit of 120 s with its interval of 30 s. Drivers hold the windows below half of what the
- * registry itself grants, where it grants less.
+ * longer than Pulse's stale limit of 120 s with its interval of 30 s. No window, and no hint of the server, is longer than
+ * half of `expiresAfter`, how long the registry keeps a service without a beat, so that one failure never makes it stale.
  *
  * **Example** (For Pulse's interval)
  *
@@ -530,11 +532,13 @@ export const registration: Bounded = {
  * @category presets
  * @since 0.1.0
  */
-export const heartbeat = (interval: Duration.Input): Unbounded => {
-  const base = Math.min(Math.max(1, Duration.toMillis(interval)), longest)
-  const cap = Math.min(2 * base, longest)
+export const heartbeat = (interval: Duration.Input, expiresAfter: Duration.Input = Infinity): Unbounded => {
+  const beat = Math.max(1, Duration.toMillis(interval))
+  const resetAfter = Math.min(2 * beat, longest)
+  const cap = Math.max(1, Math.min(resetAfter, Duration.toMillis(expiresAfter) / 2))
   const floor = Math.min(streams.floor, cap)
-  return { ...streams, base, cap, floor, resetAfter: cap, hint: { ...streams.hint, floor } }
+  const hint = { floor, ceiling: Math.min(streams.hint.ceiling, cap) }
+  return { ...streams, base: Math.min(beat, cap), cap, floor, resetAfter, hint }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
  * | `FLOOR` | `floor` | no wait is shorter | a duration, at most the cap |
  * | `JITTER` | `jitter` | how a window becomes a wait | `phase`, `none`, `full`, `equal`, `decorrelated`, `proportional:0.25`; as data `{"proportional":0.25}` |
  * | `ATTEMPTS` | `attempts` | how many attempts in all | a whole number, at least 1, or `unlimited` |
- * | `ELAPSED` | `elapsed` | no attempt starts later after the first failure | a duration, or `unlimited` |
+ * | `ELAPSED` | `elapsed` | no attempt starts later after the first one did | a duration, or `unlimited` |
  * | `RESET_AFTER` | `resetAfter` | how long things must go well for a fresh start | a duration |
  * | `HINT_FLOOR` | `hintFloor` | a shorter hint of the server counts as this | a duration |
  * | `HINT_CEILING` | `hintCeiling` | a longer hint of the server counts as this | a duration, at least `hintFloor` |

@@ -79,7 +79,6 @@ import * as Reporting from "./internal/report.ts"
 import type * as Lease from "./Lease.ts"
 import type * as Lifeline from "./Lifeline.ts"
 import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
-import { Exhausted } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
 import * as Telemetry from "./Telemetry.ts"
@@ -181,9 +180,6 @@ export type Report =
 /** A check-in sends no more than this. */
 const mostCalls = 2
 
-const isCall = (action: Heartbeat.Action): action is Drive.Call =>
-  action === "Register" || action === "Heartbeat" || action === "Verify"
-
 const describe = ({ apiKey, ...instance }: ServiceInstance.ServiceInstance): string =>
   JSON.stringify([instance, apiKey && Redacted.value(apiKey)])
 
@@ -224,7 +220,7 @@ const dueAtOf = (policy: Heartbeat.Policy, { notBefore, state }: Record.Record, 
 /** Far too late, or so much too early that only a clock that was set back explains it. */
 const isOutOfTime = (policy: Heartbeat.Policy, state: Heartbeat.State, now: number): boolean =>
   Heartbeat.isLate(policy, state, now) ||
-  (isCall(state.next) && state.setAt - now >= policy.lateAfter)
+  (Drive.isCall(state.next) && state.setAt - now >= policy.lateAfter)
 
 const notBeforeOf = (
   policy: Heartbeat.Policy,
@@ -242,16 +238,6 @@ const tooSlow = ({ expiresAfter = Infinity, interval }: Heartbeat.Policy): strin
   `${inTime(expiresAfter)}: it will be offline in between. Invoke this more often, or use a registry that waits longer`
 
 const inTime = (millis: number): string => Duration.format(Duration.millis(millis))
-
-const isDefinitive = (error: Drive.CallError | undefined): error is AuthFailed | Refused =>
-  error !== undefined && (error._tag === "AuthFailed" || error._tag === "Refused")
-
-const gaveUp = (before: Heartbeat.State, last: Transient, now: number): Exhausted =>
-  new Exhausted({
-    attempts: before.failures + 1,
-    elapsed: Duration.millis(before.backoff.failures === 0 ? 0 : Math.max(0, now - before.backoff.since)),
-    last
-  })
 
 const haltOf = ({ cause, state }: Record.Record): Halt | undefined => {
   switch (state.mode) {
@@ -323,7 +309,130 @@ interface Invocation {
   readonly error: AuthFailed | Refused | undefined
 }
 
-type Step = readonly [event: Heartbeat.Event, error?: Drive.CallError | undefined]
+/** One invocation while it runs. */
+interface Run {
+  readonly registry: Registry["Service"]
+  readonly options: Options
+  readonly every: number
+  readonly instance: ServiceInstance.ServiceInstance
+  /** The record as it is so far, and the policy that goes with its lease. */
+  record: Record.Record
+  policy: Heartbeat.Policy
+  /** What was sent, and what the last of it came to. */
+  readonly calls: Array<Drive.Call>
+  failure: Drive.CallError | undefined
+}
+
+/** One event into the machine, and what is logged and counted of it. */
+const tell = Effect.fnUntraced(function*(run: Run, event: Heartbeat.Event, error?: Drive.CallError) {
+  const { every, policy, record, registry } = run
+  const now = yield* Clock.currentTimeMillis
+  // A cron has no finer steps than its own: what is spread over seconds is due now.
+  const random = every > 0 && (event._tag === "Woken" || event._tag === "CredentialChanged") ? 0 : yield* Random.next
+  const before = record.state
+  const { state } = Heartbeat.step(policy, before, event, { now, random })
+  const isOver = state.mode === "Running" && state.failures === 0
+  run.record = {
+    ...record,
+    state,
+    notBefore: event._tag === "Asked" ? record.notBefore : notBeforeOf(policy, event, before, now),
+    cause: error !== undefined ? Record.causeOf(error) : isOver ? undefined : record.cause
+  }
+  const after = asLogged(state, every, now)
+  const report: Reporting.Report = { event, before, after, cause: error, lease: record.lease, now }
+  for (const { level, message } of Reporting.noticesOf(report)) yield* Effect.logWithLevel(level)(message)
+  if (Reporting.beganOutage(report)) {
+    const { adapter } = registry.capabilities
+    yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
+  }
+})
+
+/** Tells the machine what happened since the last invocation; says whether the credential is another one. */
+const catchUp = Effect.fnUntraced(function*(run: Run, isNew: boolean, description: string, now: number) {
+  const { mode } = run.record.state
+  if (isNew) yield* tell(run, { _tag: "Start" })
+  const isNewCredential = mode === "Unauthorized" &&
+    run.record.rejected !== (yield* credentialOf(run.registry, run.record.salt))
+  if (isNewCredential) yield* tell(run, { _tag: "CredentialChanged" })
+  if (isOutOfTime(run.policy, run.record.state, now)) yield* tell(run, { _tag: "Woken" })
+  if (run.record.description !== description && run.record.state.mode !== "Unauthorized") {
+    yield* tell(run, { _tag: "Asked", action: "Register", within: 0 })
+    run.record = { ...run.record, description }
+  }
+  return isNewCredential
+})
+
+/** What is due now, by a clock that went on: what the machine was told is due at once at some moment after. */
+const dueCall = ({ every, policy, record }: Run, now: number): Drive.Call | undefined => {
+  const { next } = record.state
+  return Drive.isCall(next) && dueAtOf(policy, record, toleranceOf(record.state, every)) <= now ? next : undefined
+}
+
+/** Makes the call that is due, and what follows it at once. */
+const carryOut = Effect.fnUntraced(function*(run: Run, due: Drive.Call) {
+  const { calls, every, instance, options, registry } = run
+  // Taken before the request: a credential that changes meanwhile is then not mistaken for the one that was refused.
+  const credential = yield* credentialOf(registry, run.record.salt)
+  let call: Drive.Call | undefined = due
+  while (call !== undefined) {
+    const { lease: held, state: { everRegistered } } = run.record
+    calls.push(call)
+    const { error, event, lease } = yield* Drive.perform(registry, call, held, instance, everRegistered)
+    run.record = { ...run.record, lease }
+    run.policy = policyOf(options, every, lease?.expiresAfter ?? registry.capabilities.expiresAfter)
+    run.failure = error
+    yield* tell(run, event, error)
+    const { dueAt, next, setAt } = run.record.state
+    call = calls.length < mostCalls && Drive.isCall(next) && dueAt <= setAt ? next : undefined
+  }
+  const { policy, record } = run
+  run.record = { ...record, rejected: record.state.mode === "Unauthorized" ? credential : undefined }
+  const { expiresAfter = Infinity, interval } = policy
+  if (calls.includes("Register") && record.lease !== undefined && interval >= expiresAfter) {
+    yield* Effect.logWarning(tooSlow(policy))
+  }
+})
+
+const common = ({ calls, policy, record }: Run, now: number, dueAt = dueAtOf(policy, record)): Common => ({
+  status: statusOf(policy, record, now),
+  dueAt,
+  calls
+})
+
+const superseded = (run: Run, now: number, dueAt: number): Invocation => ({
+  report: { ...common(run, now, dueAt), _tag: "Superseded" },
+  error: undefined
+})
+
+/** What came of it, once that is saved. */
+const conclude = (run: Run, now: number): Invocation => {
+  const { calls, failure, policy, record } = run
+  const { cause, lease, state } = record
+  const halt = haltOf(record)
+  if (halt !== undefined) {
+    // Whether a credential or a description has changed is looked at once per interval; that sends nothing.
+    const again = state.mode === "Stopped" ? Infinity : now + policy.interval
+    return {
+      report: { ...common(run, now, again), _tag: "Halted", reason: halt, cause: cause && summary(cause) },
+      error: halt !== "AuthFailed" && halt !== "Refused"
+        ? undefined
+        : Drive.isDefinitive(failure)
+        ? failure
+        : Record.isDefinitive(cause)
+        ? Record.errorOf(cause)
+        : undefined
+    }
+  }
+  const done = common(run, now)
+  if (failure !== undefined && cause !== undefined) {
+    return { report: { ...done, _tag: "Retrying", cause: summary(cause), failures: state.failures }, error: undefined }
+  }
+  if (calls.length === 0 || lease === undefined) {
+    return { report: { ...done, _tag: "NotDue", lease, cause: cause && summary(cause) }, error: undefined }
+  }
+  const _tag = calls.includes("Register") ? "Registered" : calls.includes("Verify") ? "Verified" : "Beat"
+  return { report: { ...done, _tag, lease }, error: undefined }
+}
 
 const invoke = Effect.fnUntraced(function*(
   registry: Registry["Service"],
@@ -343,136 +452,36 @@ const invoke = Effect.fnUntraced(function*(
   )
   const salt = found?.salt ?? (yield* newId)
   const description = yield* fingerprint(salt, describe(instance))
-  let record: Record.Record = found ?? { ...Record.initial(salt), description }
-  let policy = policyOf(options, every, record.lease?.expiresAfter ?? expiresAfter)
-  let failure: Drive.CallError | undefined
-  const calls: Array<Drive.Call> = []
-  let failedLast = false
+  const run: Run = {
+    registry,
+    options,
+    every,
+    instance,
+    record: found ?? { ...Record.initial(salt), description },
+    policy: policyOf(options, every, found?.lease?.expiresAfter ?? expiresAfter),
+    calls: [],
+    failure: undefined
+  }
 
-  /** One event into the machine, and what is logged and counted of it. */
-  const tell = Effect.fnUntraced(function*(...[event, error]: Step) {
-    const now = yield* Clock.currentTimeMillis
-    // A cron has no finer steps than its own: what is spread over seconds is due now.
-    const random = every > 0 && (event._tag === "Woken" || event._tag === "CredentialChanged") ? 0 : yield* Random.next
-    const before = record.state
-    const { state } = Heartbeat.step(policy, before, event, { now, random })
-    const isOver = state.mode === "Running" && state.failures === 0
-    if (error !== undefined) failure = error
-    record = {
-      ...record,
-      state,
-      notBefore: event._tag === "Asked" ? record.notBefore : notBeforeOf(policy, event, before, now),
-      cause: error !== undefined ? Record.causeOf(error) : isOver ? undefined : record.cause
-    }
-    const step: Reporting.Report = {
-      event,
-      before,
-      after: asLogged(state, every, now),
-      cause: error,
-      lease: record.lease,
-      gaveUp: state.exhausted && !before.exhausted && error?._tag === "Transient"
-        ? gaveUp(before, error, now)
-        : undefined,
-      now
-    }
-    for (const { level, message } of Reporting.noticesOf(step)) yield* Effect.logWithLevel(level)(message())
-    if (Reporting.beganOutage(step)) yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)
-  })
-
-  const common = (now: number, dueAt = dueAtOf(policy, record)): Common => ({
-    status: statusOf(policy, record, now),
-    dueAt,
-    calls
-  })
-
-  const superseded = (now: number, dueAt: number): Invocation => ({
-    report: { ...common(now, dueAt), _tag: "Superseded" },
-    error: undefined
-  })
-
-  // What happened since the last invocation.
   const now = yield* Clock.currentTimeMillis
-  const mode = record.state.mode
-  if (found === undefined) yield* tell({ _tag: "Start" })
-  const isNewCredential = mode === "Unauthorized" && record.rejected !== (yield* credentialOf(registry, salt))
-  if (isNewCredential) yield* tell({ _tag: "CredentialChanged" })
-  if (isOutOfTime(policy, record.state, now)) yield* tell({ _tag: "Woken" })
-  if (record.description !== description && record.state.mode !== "Unauthorized") {
-    yield* tell({ _tag: "Asked", action: "Register", within: 0 })
-    record = { ...record, description }
+  const isNewCredential = yield* catchUp(run, found === undefined, description, now)
+  const due = dueCall(run, yield* Clock.currentTimeMillis)
+  if (due === "Register" || (due !== undefined && isNewCredential)) {
+    const mine = { id: yield* newId, until: now + Record.claimFor }
+    const other = yield* claim(store, key, run.record.claim, mine, now)
+    if (other !== undefined) return superseded(run, now, other.until)
+    run.record = { ...run.record, claim: mine.id }
   }
-
-  // What is due now, by a clock that went on: what was told above is due at once at some moment after `now`.
-  const { next } = record.state
-  const tolerance = toleranceOf(record.state, every)
-  if (isCall(next) && dueAtOf(policy, record, tolerance) <= (yield* Clock.currentTimeMillis)) {
-    if (next === "Register" || isNewCredential) {
-      const mine = { id: yield* newId, until: now + Record.claimFor }
-      const other = yield* claim(store, key, record.claim, mine, now)
-      if (other !== undefined) return superseded(now, other.until)
-      record = { ...record, claim: mine.id }
-    }
-    // Taken before the request: a credential that changes meanwhile is then not mistaken for the one that was refused.
-    const credential = yield* credentialOf(registry, salt)
-    let call: Drive.Call | undefined = next
-    while (call !== undefined) {
-      calls.push(call)
-      const { error, event, lease } = yield* Drive.perform(
-        registry,
-        call,
-        record.lease,
-        instance,
-        record.state.everRegistered
-      )
-      record = { ...record, lease }
-      policy = policyOf(options, every, lease?.expiresAfter ?? expiresAfter)
-      failedLast = error !== undefined
-      yield* tell(event, error)
-      const { dueAt, next: following, setAt } = record.state
-      call = calls.length < mostCalls && isCall(following) && dueAt <= setAt ? following : undefined
-    }
-    record = { ...record, rejected: record.state.mode === "Unauthorized" ? credential : undefined }
-    if (
-      calls.includes("Register") && record.lease !== undefined && policy.interval >= (policy.expiresAfter ?? Infinity)
-    ) {
-      yield* Effect.logWarning(tooSlow(policy))
-    }
-  }
+  if (due !== undefined) yield* carryOut(run, due)
 
   const ended = yield* Clock.currentTimeMillis
-  const written = Record.encode(of, record)
+  const written = Record.encode(of, run.record)
   if (written !== text) {
     // Whoever saved meanwhile goes first: the machine goes on from either, and a request that is made twice does no harm.
-    if ((yield* store.get(key)) !== text) return superseded(ended, ended + Record.claimFor)
+    if ((yield* store.get(key)) !== text) return superseded(run, ended, ended + Record.claimFor)
     yield* store.set(key, written)
   }
-  const { cause, lease, state } = record
-  const halt = haltOf(record)
-  if (halt !== undefined) {
-    // Whether a credential or a description has changed is looked at once per interval; that sends nothing.
-    const again = state.mode === "Stopped" ? Infinity : ended + policy.interval
-    return {
-      report: { ...common(ended, again), _tag: "Halted", reason: halt, cause: cause && summary(cause) },
-      error: halt !== "AuthFailed" && halt !== "Refused"
-        ? undefined
-        : isDefinitive(failure)
-        ? failure
-        : Record.isDefinitive(cause)
-        ? Record.errorOf(cause)
-        : undefined
-    }
-  }
-  if (failedLast && cause !== undefined) {
-    return {
-      report: { ...common(ended), _tag: "Retrying", cause: summary(cause), failures: state.failures },
-      error: undefined
-    }
-  }
-  if (calls.length === 0 || lease === undefined) {
-    return { report: { ...common(ended), _tag: "NotDue", lease, cause: cause && summary(cause) }, error: undefined }
-  }
-  const _tag = calls.includes("Register") ? "Registered" : calls.includes("Verify") ? "Verified" : "Beat"
-  return { report: { ...common(ended), _tag, lease }, error: undefined }
+  return conclude(run, ended)
 })
 
 const disabled: Report = { _tag: "Disabled", status: "Disabled", dueAt: Infinity, calls: [] }

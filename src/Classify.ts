@@ -3,10 +3,11 @@
  * table per protocol (HTTP, gRPC and Connect, WebSocket), by structured fields alone (a status, a code, a tag), never by
  * the text of a message.
  *
- * A table is plain data: from what came back to a {@link Verdict}, the name of a reason. The tag of the error follows from
- * the verdict, in values and in types: `Classify.http` has no verdict that means a lost lease, so what it yields is
- * `Transient | AuthFailed | Refused`; `Classify.httpLease` adds `LeaseLost`. An adapter whose registry speaks otherwise
- * extends a table by spreading it.
+ * A table is plain data: from what came back to a {@link Verdict}, which is one of this module's values, named after the
+ * reason that it leads to. The tag of the error follows from the verdict, in values and in types: `Classify.http` has no
+ * verdict that means a lost lease, so what it yields is `Transient | AuthFailed | Refused`; `Classify.httpLease` adds
+ * `LeaseLost`. An adapter whose registry speaks otherwise extends a table by spreading it. A bundle holds the verdicts of
+ * the tables it uses, and no others.
  *
  * | HTTP | verdict | error |
  * |---|---|---|
@@ -23,13 +24,13 @@
  *
  * | gRPC, Connect | verdict | error |
  * |---|---|---|
- * | `UNAUTHENTICATED`, `PERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
- * | `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
- * | `RESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
- * | `INVALID_ARGUMENT`, `FAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
- * | `NOT_FOUND`, `UNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
- * | `CANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
- * | `UNKNOWN`, `ABORTED`, every other one | `Inconclusive` | `Inconclusive` |
+ * | `uNAUTHENTICATED`, `pERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
+ * | `uNAVAILABLE`, `iNTERNAL`, `dEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
+ * | `rESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
+ * | `iNVALID_ARGUMENT`, `fAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
+ * | `nOT_FOUND`, `uNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
+ * | `cANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
+ * | `uNKNOWN`, `aBORTED`, every other one | `Inconclusive` | `Inconclusive` |
  *
  * | WebSocket close | verdict | error |
  * |---|---|---|
@@ -45,7 +46,7 @@
  * ```ts
  * import * as Classify from "effect-lifeline/Classify"
  *
- * const table = { ...Classify.httpLease, 409: "LeaseTaken" } as const
+ * const table = { ...Classify.httpLease, 409: Classify.leaseTaken }
  *
  * export const error = Classify.fromResponse(table, { status: 409, headers: {} }, {
  *   operation: "heartbeat",
@@ -89,51 +90,33 @@ export interface Evidence extends LifelineError.Attempted {
   readonly cause?: unknown
 }
 
-/** "answered 413", "answered 413: too large", "too large". */
-const answered = ({ detail, status }: Evidence): string | undefined =>
-  status === undefined ? detail : `answered ${status}${detail === undefined ? "" : `: ${detail}`}`
-
 /**
- * The error that each verdict leads to: what may be done about it.
+ * The errors that a verdict can lead to.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Errors {
-  readonly Unreachable: LifelineError.Transient
-  readonly TimedOut: LifelineError.Transient
-  readonly Throttled: LifelineError.Transient
-  readonly Unavailable: LifelineError.Transient
-  readonly UnknownLease: LifelineError.LeaseLost
-  readonly LeaseExpired: LifelineError.LeaseLost
-  readonly LeaseTaken: LifelineError.LeaseLost
-  readonly Unauthorized: LifelineError.AuthFailed
-  readonly Forbidden: LifelineError.AuthFailed
-  readonly ProofRejected: LifelineError.AuthFailed
-  readonly CredentialExpired: LifelineError.AuthFailed
-  readonly CredentialMissing: LifelineError.AuthFailed
-  readonly InvalidRequest: LifelineError.Refused
-  readonly NotFound: LifelineError.Refused
-  readonly Conflict: LifelineError.Refused
-  readonly Unsupported: LifelineError.Refused
-  readonly MalformedResponse: LifelineError.Refused
-  readonly Inconclusive: LifelineError.Inconclusive
-  readonly Stop: LifelineError.Stop
-}
+export type Failure =
+  | LifelineError.Transient
+  | LifelineError.LeaseLost
+  | LifelineError.AuthFailed
+  | LifelineError.Refused
+  | LifelineError.Inconclusive
+  | LifelineError.Stop
 
 /**
- * What a failure means: the tag of a reason of the algebra, or `Inconclusive` or `Stop`, which have none.
+ * What a failure means: makes the error from what is known.
  *
  * @category models
  * @since 0.1.0
  */
-export type Verdict = keyof Errors
+export type Verdict<E extends Failure = Failure> = (evidence: Evidence) => E
 
 /**
  * A table: from what came back to what it means. Keys of an HTTP table are statuses (`404`), classes of statuses
  * (`"4xx"`), which count where the status itself is not listed, and the tags of the HTTP client's own failures
  * (`TransportError`). Keys of a gRPC table are names of codes, those of a WebSocket table close codes (`1006`), hundreds
- * (`"44xx"`) and thousands (`"4xxx"`) of them. What is not listed at all is what `"*"` says, else a `MalformedResponse`.
+ * (`"44xx"`) and thousands (`"4xxx"`) of them. What is not listed at all is what `"*"` says, else {@link malformedResponse}.
  *
  * @category models
  * @since 0.1.0
@@ -146,58 +129,262 @@ export type Table = { readonly [key: string]: Verdict }
  * @category models
  * @since 0.1.0
  */
-export type ErrorsOf<T extends Table> = Errors[T[keyof T]] | LifelineError.Refused
+export type ErrorsOf<T extends Table> = ReturnType<T[keyof T]> | LifelineError.Refused
 
-// The reasons by their tag, one group for each error.
+// ---------------------------------------------------------------------------------------------------------------------
+// Verdicts
+// ---------------------------------------------------------------------------------------------------------------------
 
-const transient = {
-  Unreachable: ({ detail }: Evidence) => new LifelineError.Unreachable({ detail }),
-  TimedOut: ({ after = Duration.zero }: Evidence) => new LifelineError.TimedOut({ after }),
-  Throttled: (e: Evidence) => new LifelineError.Throttled({ retryAfter: e.retryAfter, detail: e.detail }),
-  Unavailable: ({ detail, retryAfter, status = 0 }: Evidence) =>
-    new LifelineError.Unavailable({ status, retryAfter, detail })
+/** "answered 413", "answered 413: too large", "too large". */
+const answered = ({ detail, status }: Evidence): string | undefined =>
+  status === undefined ? detail : `answered ${status}${detail === undefined ? "" : `: ${detail}`}`
+
+const attempted = ({ cause, operation, target }: Evidence): LifelineError.Attempted & { readonly cause?: Error } =>
+  cause instanceof Error ? { operation, target, cause } : { operation, target }
+
+const transient =
+  (reason: (evidence: Evidence) => LifelineError.TransientReason): Verdict<LifelineError.Transient> => (evidence) =>
+    new LifelineError.Transient({ ...attempted(evidence), reason: reason(evidence) })
+
+const leaseLost =
+  (reason: (evidence: Evidence) => LifelineError.LeaseLostReason): Verdict<LifelineError.LeaseLost> => (evidence) =>
+    new LifelineError.LeaseLost({ ...attempted(evidence), reason: reason(evidence) })
+
+const authFailed =
+  (reason: (evidence: Evidence) => LifelineError.AuthFailedReason): Verdict<LifelineError.AuthFailed> => (evidence) =>
+    new LifelineError.AuthFailed({ ...attempted(evidence), reason: reason(evidence) })
+
+const refused =
+  (reason: (evidence: Evidence) => LifelineError.RefusedReason): Verdict<LifelineError.Refused> => (evidence) =>
+    new LifelineError.Refused({ ...attempted(evidence), reason: reason(evidence) })
+
+/**
+ * No answer, or one that broke off.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const unreachable: Verdict<LifelineError.Transient> = transient(({ detail }) =>
+  new LifelineError.Unreachable({ detail })
+)
+
+/**
+ * No complete answer within `after`.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const timedOut: Verdict<LifelineError.Transient> = transient(({ after = Duration.zero }) =>
+  new LifelineError.TimedOut({ after })
+)
+
+/**
+ * The server asks for fewer requests.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const throttled: Verdict<LifelineError.Transient> = transient(({ detail, retryAfter }) =>
+  new LifelineError.Throttled({ retryAfter, detail })
+)
+
+/**
+ * The server cannot serve now.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const unavailable: Verdict<LifelineError.Transient> = transient(({ detail, retryAfter, status = 0 }) =>
+  new LifelineError.Unavailable({ status, retryAfter, detail })
+)
+
+/**
+ * The registry has no such lease.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const unknownLease: Verdict<LifelineError.LeaseLost> = leaseLost(() => new LifelineError.UnknownLease())
+
+/**
+ * The lease ran out.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const leaseExpired: Verdict<LifelineError.LeaseLost> = leaseLost(() => new LifelineError.LeaseExpired())
+
+/**
+ * Another instance has our identity.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const leaseTaken: Verdict<LifelineError.LeaseLost> = leaseLost(({ by }) => new LifelineError.LeaseTaken({ by }))
+
+/**
+ * The credential was not accepted.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const unauthorized: Verdict<LifelineError.AuthFailed> = authFailed(({ detail }) =>
+  new LifelineError.Unauthorized({ detail })
+)
+
+/**
+ * The credential is not allowed to do this.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const forbidden: Verdict<LifelineError.AuthFailed> = authFailed(({ detail }) =>
+  new LifelineError.Forbidden({ detail })
+)
+
+/**
+ * The proof of possession was not accepted.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const proofRejected: Verdict<LifelineError.AuthFailed> = authFailed(({ detail }) =>
+  new LifelineError.ProofRejected({ detail })
+)
+
+/**
+ * The credential has expired.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const credentialExpired: Verdict<LifelineError.AuthFailed> = authFailed(() =>
+  new LifelineError.CredentialExpired()
+)
+
+/**
+ * There is no credential to send.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const credentialMissing: Verdict<LifelineError.AuthFailed> = authFailed(() =>
+  new LifelineError.CredentialMissing()
+)
+
+/**
+ * The request is wrong: `issues`, or what the answer was.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const invalidRequest: Verdict<LifelineError.Refused> = refused((evidence) =>
+  new LifelineError.InvalidRequest({
+    issues: evidence.issues?.length ? evidence.issues : [{ path: "", message: answered(evidence) ?? "refused" }]
+  })
+)
+
+/**
+ * There is no such thing.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const notFound: Verdict<LifelineError.Refused> = refused(({ detail }) => new LifelineError.NotFound({ detail }))
+
+/**
+ * The request contradicts the state of the server.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const conflict: Verdict<LifelineError.Refused> = refused((evidence) =>
+  new LifelineError.Conflict({ detail: answered(evidence) })
+)
+
+/**
+ * The peer cannot do that.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const unsupported: Verdict<LifelineError.Refused> = refused((evidence) =>
+  new LifelineError.Unsupported({ detail: answered(evidence) })
+)
+
+/**
+ * The answer is not one of the protocol.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const malformedResponse: Verdict<LifelineError.Refused> = refused((evidence) =>
+  new LifelineError.MalformedResponse({ detail: answered(evidence) ?? "no answer" })
+)
+
+/**
+ * Says neither "later" nor "never".
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const inconclusive: Verdict<LifelineError.Inconclusive> = (evidence) =>
+  new LifelineError.Inconclusive({ ...attempted(evidence), detail: answered(evidence) })
+
+/**
+ * The server has nothing more.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const stop: Verdict<LifelineError.Stop> = (evidence) =>
+  new LifelineError.Stop({ operation: evidence.operation, target: evidence.target, detail: answered(evidence) })
+
+const verdicts = {
+  Unreachable: unreachable,
+  TimedOut: timedOut,
+  Throttled: throttled,
+  Unavailable: unavailable,
+  UnknownLease: unknownLease,
+  LeaseExpired: leaseExpired,
+  LeaseTaken: leaseTaken,
+  Unauthorized: unauthorized,
+  Forbidden: forbidden,
+  ProofRejected: proofRejected,
+  CredentialExpired: credentialExpired,
+  CredentialMissing: credentialMissing,
+  InvalidRequest: invalidRequest,
+  NotFound: notFound,
+  Conflict: conflict,
+  Unsupported: unsupported,
+  MalformedResponse: malformedResponse,
+  Inconclusive: inconclusive,
+  Stop: stop
 }
 
-const leaseLost = {
-  UnknownLease: () => new LifelineError.UnknownLease(),
-  LeaseExpired: () => new LifelineError.LeaseExpired(),
-  LeaseTaken: ({ by }: Evidence) => new LifelineError.LeaseTaken({ by })
-}
+/**
+ * What the verdicts are named after: the tag of a reason, or of an error that has none.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Name = keyof typeof verdicts
 
-const authFailed = {
-  Unauthorized: ({ detail }: Evidence) => new LifelineError.Unauthorized({ detail }),
-  Forbidden: ({ detail }: Evidence) => new LifelineError.Forbidden({ detail }),
-  ProofRejected: ({ detail }: Evidence) => new LifelineError.ProofRejected({ detail }),
-  CredentialExpired: () => new LifelineError.CredentialExpired(),
-  CredentialMissing: () => new LifelineError.CredentialMissing()
-}
+/**
+ * The error of a verdict that is known by its name only, e.g. from a store. A bundle that calls this holds all verdicts.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <N extends Name>(name: N, evidence: Evidence): ReturnType<(typeof verdicts)[N]> =>
+  decide(verdicts, [name], evidence) as ReturnType<(typeof verdicts)[N]>
 
-const refused = {
-  InvalidRequest: (e: Evidence) =>
-    new LifelineError.InvalidRequest({
-      issues: e.issues?.length ? e.issues : [{ path: "", message: answered(e) ?? "refused" }]
-    }),
-  NotFound: ({ detail }: Evidence) => new LifelineError.NotFound({ detail }),
-  Conflict: (e: Evidence) => new LifelineError.Conflict({ detail: answered(e) }),
-  Unsupported: (e: Evidence) => new LifelineError.Unsupported({ detail: answered(e) }),
-  MalformedResponse: (e: Evidence) => new LifelineError.MalformedResponse({ detail: answered(e) ?? "no answer" })
-}
+// ---------------------------------------------------------------------------------------------------------------------
+// Tables
+// ---------------------------------------------------------------------------------------------------------------------
 
-const has = <G extends object>(group: G, verdict: PropertyKey): verdict is keyof G => verdict in group
-
-const build = (verdict: Verdict, evidence: Evidence): Errors[Verdict] => {
-  const { cause, operation, target } = evidence
-  const at = cause instanceof Error ? { operation, target, cause } : { operation, target }
-  if (verdict === "Stop") return new LifelineError.Stop({ operation, target, detail: answered(evidence) })
-  if (verdict === "Inconclusive") return new LifelineError.Inconclusive({ ...at, detail: answered(evidence) })
-  return has(transient, verdict)
-    ? new LifelineError.Transient({ ...at, reason: transient[verdict](evidence) })
-    : has(leaseLost, verdict)
-    ? new LifelineError.LeaseLost({ ...at, reason: leaseLost[verdict](evidence) })
-    : has(authFailed, verdict)
-    ? new LifelineError.AuthFailed({ ...at, reason: authFailed[verdict](evidence) })
-    : new LifelineError.Refused({ ...at, reason: refused[verdict](evidence) })
-}
+/** A table that spreads another. In a call of its own, since no bundler drops a spread at the top of a module. */
+const extending = <T extends Table>(table: () => T): T => table()
 
 /**
  * HTTP. Status 0 is how a browser hands out a redirect that was not followed.
@@ -206,29 +393,27 @@ const build = (verdict: Verdict, evidence: Evidence): Errors[Verdict] => {
  * @since 0.1.0
  */
 export const http = {
-  "0": "Unsupported",
-  "1xx": "MalformedResponse",
-  "2xx": "MalformedResponse",
-  "3xx": "Unsupported",
-  "401": "Unauthorized",
-  "403": "Forbidden",
-  "404": "NotFound",
-  "405": "Unsupported",
-  "408": "Unavailable",
-  "409": "Conflict",
-  "410": "NotFound",
-  "412": "Conflict",
-  "425": "Unavailable",
-  "429": "Throttled",
-  "4xx": "InvalidRequest",
-  "501": "Unsupported",
-  "5xx": "Unavailable",
-  TransportError: "Unreachable",
-  DecodeError: "Unreachable",
-  EmptyBodyError: "Unreachable",
-  EncodeError: "InvalidRequest",
-  InvalidUrlError: "InvalidRequest"
-} as const satisfies Table
+  "0": unsupported,
+  "3xx": unsupported,
+  "401": unauthorized,
+  "403": forbidden,
+  "404": notFound,
+  "405": unsupported,
+  "408": unavailable,
+  "409": conflict,
+  "410": notFound,
+  "412": conflict,
+  "425": unavailable,
+  "429": throttled,
+  "4xx": invalidRequest,
+  "501": unsupported,
+  "5xx": unavailable,
+  TransportError: unreachable,
+  DecodeError: unreachable,
+  EmptyBodyError: unreachable,
+  EncodeError: invalidRequest,
+  InvalidUrlError: invalidRequest
+} satisfies Table
 
 /**
  * HTTP, for calls that show a lease: 404 means that the registry does not know it, 410 that it ran out.
@@ -236,7 +421,7 @@ export const http = {
  * @category tables
  * @since 0.1.0
  */
-export const httpLease = { ...http, "404": "UnknownLease", "410": "LeaseExpired" } as const satisfies Table
+export const httpLease = extending(() => ({ ...http, "404": unknownLease, "410": leaseExpired }))
 
 /**
  * HTTP, for event streams: 204 means that the server has nothing more, now or later.
@@ -244,7 +429,7 @@ export const httpLease = { ...http, "404": "UnknownLease", "410": "LeaseExpired"
  * @category tables
  * @since 0.1.0
  */
-export const httpEventStream = { ...http, "204": "Stop" } as const satisfies Table
+export const httpEventStream = extending(() => ({ ...http, "204": stop }))
 
 /**
  * HTTP, for event streams as the WHATWG has them: every status but 200 and 204 is final, even 503. Only a network that
@@ -253,13 +438,13 @@ export const httpEventStream = { ...http, "204": "Stop" } as const satisfies Tab
  * @category tables
  * @since 0.1.0
  */
-export const httpEventStreamStrict = {
+export const httpEventStreamStrict = extending(() => ({
   ...httpEventStream,
-  "408": "Unsupported",
-  "425": "Unsupported",
-  "429": "Unsupported",
-  "5xx": "Unsupported"
-} as const satisfies Table
+  "408": unsupported,
+  "425": unsupported,
+  "429": unsupported,
+  "5xx": unsupported
+}))
 
 /**
  * gRPC and Connect, for streams that nobody depends on: when the server cancels one it is over.
@@ -268,19 +453,19 @@ export const httpEventStreamStrict = {
  * @since 0.1.0
  */
 export const grpc = {
-  CANCELED: "Stop",
-  INVALID_ARGUMENT: "InvalidRequest",
-  DEADLINE_EXCEEDED: "Unavailable",
-  NOT_FOUND: "NotFound",
-  PERMISSION_DENIED: "Forbidden",
-  RESOURCE_EXHAUSTED: "Throttled",
-  FAILED_PRECONDITION: "Conflict",
-  UNIMPLEMENTED: "Unsupported",
-  INTERNAL: "Unavailable",
-  UNAVAILABLE: "Unavailable",
-  UNAUTHENTICATED: "Unauthorized",
-  "*": "Inconclusive"
-} as const satisfies Table
+  CANCELED: stop,
+  INVALID_ARGUMENT: invalidRequest,
+  DEADLINE_EXCEEDED: unavailable,
+  NOT_FOUND: notFound,
+  PERMISSION_DENIED: forbidden,
+  RESOURCE_EXHAUSTED: throttled,
+  FAILED_PRECONDITION: conflict,
+  UNIMPLEMENTED: unsupported,
+  INTERNAL: unavailable,
+  UNAVAILABLE: unavailable,
+  UNAUTHENTICATED: unauthorized,
+  "*": inconclusive
+} satisfies Table
 
 /**
  * gRPC and Connect, for streams with subscriptions: when the server cancels one it is made again, and counted.
@@ -288,40 +473,40 @@ export const grpc = {
  * @category tables
  * @since 0.1.0
  */
-export const grpcSubscribed = { ...grpc, CANCELED: "Inconclusive" } as const satisfies Table
+export const grpcSubscribed = extending(() => ({ ...grpc, CANCELED: inconclusive }))
 
 /**
  * WebSocket close codes, for connections that nobody depends on: a normal closure is the end. A server that closes with
- * 1008 over a credential needs `{ ...webSocket, "1008": "Unauthorized" }`; other codes of its own are added likewise.
+ * 1008 over a credential needs `{ ...webSocket, "1008": unauthorized }`; other codes of its own are added likewise.
  *
  * @category tables
  * @since 0.1.0
  */
 export const webSocket = {
-  "1000": "Stop",
-  "1001": "Unavailable",
-  "1002": "MalformedResponse",
-  "1003": "Unsupported",
-  "1005": "Unavailable",
-  "1006": "Unavailable",
-  "1007": "MalformedResponse",
-  "1008": "InvalidRequest",
-  "1009": "InvalidRequest",
-  "1010": "Unsupported",
-  "1011": "Unavailable",
-  "1012": "Throttled",
-  "1013": "Throttled",
-  "1014": "Unavailable",
-  "1015": "Unavailable",
-  "3000": "Unauthorized",
-  "3003": "Forbidden",
-  "3008": "Unavailable",
-  "4401": "Unauthorized",
-  "4403": "Forbidden",
-  "44xx": "InvalidRequest",
-  "4xxx": "Unavailable",
-  "*": "Inconclusive"
-} as const satisfies Table
+  "1000": stop,
+  "1001": unavailable,
+  "1002": malformedResponse,
+  "1003": unsupported,
+  "1005": unavailable,
+  "1006": unavailable,
+  "1007": malformedResponse,
+  "1008": invalidRequest,
+  "1009": invalidRequest,
+  "1010": unsupported,
+  "1011": unavailable,
+  "1012": throttled,
+  "1013": throttled,
+  "1014": unavailable,
+  "1015": unavailable,
+  "3000": unauthorized,
+  "3003": forbidden,
+  "3008": unavailable,
+  "4401": unauthorized,
+  "4403": forbidden,
+  "44xx": invalidRequest,
+  "4xxx": unavailable,
+  "*": inconclusive
+} satisfies Table
 
 /**
  * WebSocket close codes, for connections with subscriptions: also a normal closure is followed by a new connection.
@@ -329,7 +514,7 @@ export const webSocket = {
  * @category tables
  * @since 0.1.0
  */
-export const webSocketSubscribed = { ...webSocket, "1000": "Unavailable" } as const satisfies Table
+export const webSocketSubscribed = extending(() => ({ ...webSocket, "1000": unavailable }))
 
 /**
  * Where a failure happened, and what is needed to report it.
@@ -357,14 +542,9 @@ export interface Response {
   readonly body?: string | undefined
 }
 
-/**
- * The error that a verdict stands for.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const make = <V extends Verdict>(verdict: V, evidence: Evidence): Errors[V] =>
-  build(verdict, evidence) as Errors[V]
+// ---------------------------------------------------------------------------------------------------------------------
+// Raw failures
+// ---------------------------------------------------------------------------------------------------------------------
 
 /**
  * An answer that is not a success, as an error. A 2xx handed in here is one that is not what was asked for.
@@ -398,7 +578,7 @@ const fromAnswer = <const T extends Table>(
 ): ErrorsOf<T> => {
   const clean = (text: string): string => cleanText(text, at.secrets)
   const said = problem?.detail ?? problem?.title
-  return build(verdictOf(table, status, `${Math.floor(status / 100)}xx`), {
+  return decide(table, [status, `${Math.floor(status / 100)}xx`], {
     ...at,
     status: status === 0 ? undefined : status,
     detail: isHtml(headers)
@@ -410,7 +590,7 @@ const fromAnswer = <const T extends Table>(
       : undefined,
     issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) })),
     retryAfter: retryAfter(headers["retry-after"], at.now)
-  }) as ErrorsOf<T>
+  })
 }
 
 /**
@@ -441,7 +621,7 @@ const grpcNames =
  * ```ts
  * import * as Classify from "effect-lifeline/Classify"
  *
- * const table = { ...Classify.grpcSubscribed, ABORTED: "Unavailable" } as const
+ * const table = { ...Classify.grpcSubscribed, ABORTED: Classify.unavailable }
  *
  * export const error = Classify.fromGrpc(table, { code: "aborted", message: "moved" }, {
  *   operation: "subscribe",
@@ -458,14 +638,14 @@ export const fromGrpc = <const T extends Table>(table: T, status: GrpcStatus, at
   const { cause, code, message = "", retryAfter } = status
   const name = typeof code === "number" ? names[code] ?? `${code}` : code.toUpperCase().replace("LLED", "LED")
   const number = names.indexOf(name)
-  return build(verdictOf(table, name), {
+  return decide(table, [name], {
     operation: at.operation,
     target: at.target,
     status: number < 0 ? undefined : number,
     detail: cleanText(message === "" ? name : `${name}: ${message}`, at.secrets),
     retryAfter,
     cause
-  }) as ErrorsOf<T>
+  })
 }
 
 /**
@@ -490,13 +670,13 @@ export interface Close {
 export const fromClose = <const T extends Table>(table: T, close: Close, at: At): ErrorsOf<T> => {
   const { cause, code, reason = "" } = close
   const keys = [code, `${Math.floor(code / 100)}xx`, `${Math.floor(code / 1000)}xxx`] as const
-  return build(verdictOf(table, ...keys), {
+  return decide(table, keys, {
     operation: at.operation,
     target: at.target,
     status: code,
     detail: cleanText(`the WebSocket was closed with ${code}${reason === "" ? "" : `: ${reason}`}`, at.secrets),
     cause
-  }) as ErrorsOf<T>
+  })
 }
 
 /**
@@ -512,20 +692,18 @@ export const fromClientError = <const T extends Table>(
 ): ErrorsOf<T> => {
   const reason = error.reason
   if (reason._tag === "StatusCodeError") return fromStatus(table, reason.response, at)
-  return build(table[reason._tag] ?? "MalformedResponse", {
+  return decide(table, [reason._tag], {
     ...at,
     detail: codeOf(reason.cause),
     cause: reason.cause
-  }) as ErrorsOf<T>
+  })
 }
 
-/** What the first key that is listed says. */
-const verdictOf = (table: Table, ...keys: ReadonlyArray<string | number>): Verdict => {
-  for (const key of keys) {
-    const verdict = table[key]
-    if (verdict !== undefined) return verdict
-  }
-  return table["*"] ?? "MalformedResponse"
+/** What the first key that is listed makes of it. */
+const decide = <T extends Table>(table: T, keys: ReadonlyArray<string | number>, evidence: Evidence): ErrorsOf<T> => {
+  const key = keys.find((key) => table[key] !== undefined) ?? "*"
+  const verdict: Verdict = table[key] ?? malformedResponse
+  return verdict(evidence) as ErrorsOf<T>
 }
 
 /**
@@ -577,8 +755,9 @@ const decodeProblem = Schema.decodeUnknownOption(Schema.fromJsonString(Problem))
 
 const redirect = (location = ""): string => {
   const to = showUrl(location)
-  return `a redirect${to === undefined ? "" : ` to ${to}`}, which is not followed as the API key would go with it; ` +
-    "set the URL to where the registry is"
+  return `a redirect${
+    to === undefined ? "" : ` to ${to}`
+  }, not followed as credentials would go along; set the final URL`
 }
 
 const longest = 300

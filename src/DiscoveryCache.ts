@@ -490,9 +490,9 @@ export const make: (options?: Options) => Effect.Effect<Service, never, Director
       return discover(query ?? {}).pipe(
         Effect.timeoutOrElse({
           duration: readWithin,
-          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: readWithin }))
+          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: readWithin }))
         }),
-        Effect.catchDefect((cause) => Effect.fail(Classify.make("Unreachable", { ...at, detail: "a defect", cause }))),
+        Effect.catchDefect((cause) => Effect.fail(Classify.unreachable({ ...at, detail: "a defect", cause }))),
         Effect.matchEffect({
           onSuccess: (found) => succeeded(found, query, asked, goal),
           onFailure: (error) => {
@@ -587,7 +587,7 @@ export const make: (options?: Options) => Effect.Effect<Service, never, Director
 
     /** `undefined`: not known yet. */
     const ending = (): AuthFailed | Refused | undefined =>
-      halted ?? (closed ? Classify.make("Unsupported", { ...at, detail: "the cache is closed" }) : undefined)
+      halted ?? (closed ? Classify.unsupported({ ...at, detail: "the cache is closed" }) : undefined)
 
     const known = (query: Directory.Query): ReadonlyArray<RegisteredService> => {
       listed ??= Picture.list(picture)

@@ -57,7 +57,7 @@ import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
-import type { Attempted, AuthFailed, Exhausted, NoProgress, Refused, Transient } from "./LifelineError.ts"
+import type { Attempted, AuthFailed, Exhausted, LeaseLost, NoProgress, Refused, Transient } from "./LifelineError.ts"
 import * as Reconnect from "./Reconnect.ts"
 
 /**
@@ -96,7 +96,7 @@ export class EventTooLarge extends Data.TaggedError("EventTooLarge")<{
  * @since 0.1.0
  */
 export type Table = {
-  readonly [key: string]: Exclude<Classify.Verdict, "UnknownLease" | "LeaseExpired" | "LeaseTaken">
+  readonly [key: string]: Classify.Verdict<Exclude<Classify.Failure, LeaseLost>>
 }
 
 /**
@@ -236,8 +236,7 @@ export const connect = <R = never>(
   const within = Duration.fromInputUnsafe(options.connectTimeout ?? defaultTimeout)
   const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
 
-  const invalid = (path: string, message: string) =>
-    Classify.make("InvalidRequest", { ...at, issues: [{ path, message }] })
+  const invalid = (path: string, message: string) => Classify.invalidRequest({ ...at, issues: [{ path, message }] })
 
   const open = Effect.fnUntraced(function*(cursor: string | undefined) {
     const client = yield* HttpClient.HttpClient
@@ -286,12 +285,12 @@ export const connect = <R = never>(
       } else if (status === 0 || (status >= 300 && status < 400)) {
         const to = [301, 302, 303, 307, 308].includes(status) && location ? URL.parse(location, response.url) : null
         if (to === null || n === maxRedirects) {
-          return yield* Classify.make("Unsupported", { ...at, status, detail: "a redirect that leads nowhere" })
+          return yield* Classify.unsupported({ ...at, status, detail: "a redirect that leads nowhere" })
         }
         request = redirected(request, status, response.url, to)
       } else if (status === 200 && !Classify.isHtml(headers)) {
         const is = type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
-        return yield* Classify.make("MalformedResponse", {
+        return yield* Classify.malformedResponse({
           ...at,
           status,
           detail: isEncoded
@@ -313,7 +312,7 @@ export const connect = <R = never>(
     const reader = yield* open(header).pipe(
       Effect.timeoutOrElse({
         duration: within,
-        orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: within }))
+        orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
       }),
       Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation === true)
     )
@@ -345,7 +344,7 @@ export const connect = <R = never>(
       reading ??= reader?.read() ?? Promise.resolve({ done: true, value: undefined })
       reading.then(
         ({ value }) => resume(Effect.succeed(value)),
-        (cause) => resume(Effect.fail(Classify.make("Unreachable", { ...at, detail: Classify.codeOf(cause), cause })))
+        (cause) => resume(Effect.fail(Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })))
       )
       return Effect.sync(() => {
         waiting = undefined
@@ -354,7 +353,7 @@ export const connect = <R = never>(
     const watch: Effect.Effect<void> = Effect.suspend(() => {
       const left = Duration.toMillis(idleTimeout) - (waiting === undefined ? 0 : now() - since)
       if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
-      waiting?.(Effect.fail(Classify.make("TimedOut", { ...at, after: idleTimeout })))
+      waiting?.(Effect.fail(Classify.timedOut({ ...at, after: idleTimeout })))
       return Effect.void
     })
 
@@ -367,7 +366,7 @@ export const connect = <R = never>(
       }
       if (!isWhole) {
         const cause = new EventTooLarge({ maxEventSize })
-        return Effect.fail(Classify.make("MalformedResponse", { ...at, detail: cause.message, cause }))
+        return Effect.fail(Classify.malformedResponse({ ...at, detail: cause.message, cause }))
       }
       return Effect.flatMap(read, (chunk) => {
         waiting = reading = undefined
@@ -385,7 +384,7 @@ export const connect = <R = never>(
   /** What would be tried again must not be where that would send a POST twice. */
   const final = (error: Reconnect.Failure): Reconnect.Failure =>
     error._tag === "Transient"
-      ? Classify.make("Unsupported", {
+      ? Classify.unsupported({
         ...at,
         detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
         cause: error

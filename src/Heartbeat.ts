@@ -168,9 +168,8 @@ export interface Options {
   /** The backoff of the first registration. @default `Backoff.registration` */
   readonly registering?: Backoff.Policy | undefined
   /**
-   * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval)` with its cap at most
-   * half of `expiresAfter`, so that one failure never makes us stale, and what a server asks to wait held below that too.
-   * Limits of attempts or time do not count here: whoever was registered once is not given up
+   * The backoff of failing beats and later registrations. @default `Backoff.heartbeat(interval, expiresAfter)`. Limits of
+   * attempts or time do not count here: whoever was registered once is not given up
    */
   readonly failing?: Backoff.Policy | undefined
   /**
@@ -217,12 +216,6 @@ const positive = (input: Duration.Input | undefined): number | undefined => {
   return value > 0 ? value : undefined
 }
 
-const below = (policy: Backoff.Unbounded, limit: number): Backoff.Unbounded => {
-  const cap = Math.max(1, Math.min(policy.cap, limit))
-  const hint = { floor: Math.min(policy.hint.floor, cap), ceiling: Math.min(policy.hint.ceiling, cap) }
-  return { ...policy, cap, base: Math.min(policy.base, cap), floor: Math.min(policy.floor, cap), hint }
-}
-
 /**
  * Makes a policy from what is given and defaults for the rest.
  *
@@ -237,7 +230,7 @@ export const make = (options: Options = {}): Policy => {
     expiresAfter,
     registering: options.registering ?? Backoff.registration,
     failing: options.failing === undefined
-      ? below(Backoff.heartbeat(interval), (expiresAfter ?? Infinity) / 2)
+      ? Backoff.heartbeat(interval, expiresAfter)
       : { ...options.failing, bound: "unbounded" },
     verifyEvery: options.verifyEvery ?? 10,
     reregisterAfter: options.reregisterAfter ?? 5,
@@ -299,28 +292,29 @@ export const initial: State = {
 const wakeSpread = 5000
 const credentialSpread = 1000
 
-const due = (state: State, next: Action, delay: number, { now }: At): Step => ({
-  state: { ...state, next, dueAt: now + delay, setAt: now },
-  action: next,
-  delay
+const due = (state: State, next: Action, delay: number, { now }: At): State => ({
+  ...state,
+  next,
+  dueAt: now + delay,
+  setAt: now
 })
 
 const remaining = ({ dueAt, setAt }: State, at: At): number => Math.max(0, Math.min(dueAt - at.now, dueAt - setAt))
 
-const later = (state: State, at: At): Step => due(state, state.next, remaining(state, at), at)
+const later = (state: State, at: At): State => due(state, state.next, remaining(state, at), at)
 
-const idle = (state: State, mode: Mode, at: At): Step =>
+const idle = (state: State, mode: Mode, at: At): State =>
   due({ ...state, mode }, mode === "Stopped" ? "Stop" : "Idle", Infinity, at)
 
 /** The beats keep their phase: a late answer shortens the wait, a beat that was missed meanwhile is skipped. */
-const nextBeat = ({ interval }: Policy, state: State, at: At): Step => {
+const nextBeat = ({ interval }: Policy, state: State, at: At): State => {
   const elapsed = at.now - (state.confirmedAt ?? at.now)
-  return due(state, "Heartbeat", elapsed < 0 ? interval : interval - elapsed % interval, at)
+  return due({ ...state, failures: 0 }, "Heartbeat", elapsed < 0 ? interval : interval - elapsed % interval, at)
 }
 
 /** Whether the last acknowledged beat is less than an interval old. */
-const isFresh = ({ interval }: Policy, { confirmedAt }: State, { now }: At): boolean =>
-  confirmedAt !== undefined && now >= confirmedAt && now - confirmedAt < interval
+const isFresh = ({ interval }: Policy, { confirmedAt = Infinity }: State, { now }: At): boolean =>
+  now >= confirmedAt && now - confirmedAt < interval
 
 /**
  * A fleet may start or recover within one interval: the first verification after that comes at a random one of the beats,
@@ -337,28 +331,26 @@ const unhealthy = (policy: Policy, state: State): State => ({
   healthySince: undefined
 })
 
-const fail = (policy: Policy, state: State, at: At, next: (state: State) => Action, hint?: number): Step => {
+const fail = (policy: Policy, state: State, next: Action, at: At, hint?: number): State => {
   const failed = unhealthy(policy, state)
   const backoff = state.everRegistered ? policy.failing : policy.registering
-  const failure = { ...at, hint }
+  const failure = { ...at, hint, startedAt: state.dueAt }
   // What bounds the first registration only: whoever was registered once is not given up.
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
-  if (bounded !== undefined) return due({ ...failed, backoff: bounded }, next(failed), bounded.wait, at)
-  const exhausted: State = { ...failed, exhausted: true }
-  if (!policy.keepTrying) return idle(exhausted, "GivenUp", at)
-  const unbounded = Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
-  return due({ ...exhausted, backoff: unbounded }, next(failed), unbounded.wait, at)
+  const exhausted = bounded === undefined
+  const outage = bounded ?? Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
+  const outlasting: State = { ...failed, exhausted, backoff: outage }
+  return exhausted && !policy.keepTrying ? idle(outlasting, "GivenUp", at) : due(outlasting, next, outage.wait, at)
 }
 
-const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
+const beaten = (policy: Policy, state: State, sentAt: number, at: At): State => {
   const first = state.confirmedAt === undefined
   const healthySince = Math.min(state.healthySince ?? at.now, at.now)
-  const backoff = Backoff.recovered(policy.failing, state.backoff, healthySince, at.now)
   const confirmed: State = {
     ...state,
     confirmedAt: sentAt,
     healthySince,
-    backoff,
+    backoff: Backoff.recovered(policy.failing, state.backoff, healthySince, at.now),
     losses: at.now - healthySince >= Math.max(policy.interval, policy.failing.resetAfter) ? 0 : state.losses,
     beats: state.beats + 1
   }
@@ -366,26 +358,25 @@ const beaten = (policy: Policy, state: State, sentAt: number, at: At): Step => {
   if (first && state.losses === 0) {
     return due({ ...confirmed, failures: 0 }, "Heartbeat", Math.max(100, at.random * policy.interval), at)
   }
-  if (!first && policy.verifyEvery > 0 && confirmed.beats >= policy.verifyEvery) {
-    return due(confirmed, "Verify", 0, at)
-  }
-  return nextBeat(policy, { ...confirmed, failures: 0 }, at)
+  return !first && policy.verifyEvery > 0 && confirmed.beats >= policy.verifyEvery
+    ? due(confirmed, "Verify", 0, at)
+    : nextBeat(policy, confirmed, at)
 }
 
-const lost = (policy: Policy, state: State, taken: boolean, at: At): Step => {
+const lost = (policy: Policy, state: State, taken: boolean, at: At): State => {
   const without: State = { ...state, registered: false, confirmedAt: undefined, losses: state.losses + 1 }
   if (taken && policy.onTaken === "yield") return idle(without, "Stopped", at)
   const forgotAtOnce = state.confirmedAt === undefined && state.dueAt === state.setAt
   return taken || state.losses > 0 || forgotAtOnce
-    ? fail(policy, without, at, () => "Register")
+    ? fail(policy, without, "Register", at)
     : due(unhealthy(policy, without), "Register", 0, at)
 }
 
 /** Sooner than it was due, never later. */
-const sooner = (state: State, next: Action, delay: number, at: At): Step =>
+const sooner = (state: State, next: Action, delay: number, at: At): State =>
   due(state, next, state.next === next ? Math.min(delay, remaining(state, at)) : delay, at)
 
-const asked = (state: State, action: "Register" | "Heartbeat", within: number, at: At): Step => {
+const asked = (state: State, action: "Register" | "Heartbeat", within: number, at: At): State => {
   if (state.mode === "Unauthorized") return later(state, at)
   // Whoever asks for a beat gets what is due: the verification or the registration that comes first is not skipped.
   const next = action === "Register" ? action : state.mode === "Running" ? state.next : back(state)
@@ -393,54 +384,37 @@ const asked = (state: State, action: "Register" | "Heartbeat", within: number, a
 }
 
 /** What was due in the past gets its jitter; what is still to come is not put off by being woken again. */
-const woken = (state: State, spread: number, at: At): Step =>
+const woken = (state: State, spread: number, at: At): State =>
   (state.dueAt > at.now ? sooner : due)(state, state.registered ? "Verify" : "Register", at.random * spread, at)
 
-/**
- * One step of the machine: what happened, and so what to do next and when. Pure.
- *
- * @category combinators
- * @since 0.1.0
- */
-export const step = (policy: Policy, state: State, event: Event, at: At): Step => {
+const after = (policy: Policy, state: State, event: Event, at: At): State => {
   if (state.mode === "Stopped" || event._tag === "Stop") return idle(state, "Stopped", at)
   switch (event._tag) {
     case "Start":
       return due(initial, "Register", 0, at)
     case "Registered": {
-      const beats = firstVerification(policy, at)
-      return due(
-        {
-          ...state,
-          mode: "Running",
-          registered: true,
-          everRegistered: true,
-          exhausted: false,
-          beats,
-          confirmedAt: undefined
-        },
-        "Heartbeat",
-        0,
-        at
-      )
+      const registered: State = {
+        ...state,
+        mode: "Running",
+        registered: true,
+        everRegistered: true,
+        exhausted: false,
+        beats: firstVerification(policy, at),
+        confirmedAt: undefined
+      }
+      return due(registered, "Heartbeat", 0, at)
     }
     case "Beaten":
       return beaten(policy, state, event.sentAt, at)
     case "Verified": {
       const verified: State = { ...state, beats: state.failures > 0 ? firstVerification(policy, at) : 0 }
-      return isFresh(policy, state, at)
-        ? nextBeat(policy, { ...verified, failures: 0 }, at)
-        : due(verified, "Heartbeat", 0, at)
+      return isFresh(policy, state, at) ? nextBeat(policy, verified, at) : due(verified, "Heartbeat", 0, at)
     }
-    case "Failed":
-      return fail(
-        policy,
-        state,
-        at,
-        (failed) =>
-          policy.reregisterAfter > 0 && failed.failures % policy.reregisterAfter === 0 ? "Register" : back(failed),
-        event.hint
-      )
+    case "Failed": {
+      const { reregisterAfter } = policy
+      const reregisters = reregisterAfter > 0 && (state.failures + 1) % reregisterAfter === 0
+      return fail(policy, state, reregisters ? "Register" : back(state), at, event.hint)
+    }
     case "Lost":
       return lost(policy, state, event.taken, at)
     case "Rejected":
@@ -454,6 +428,17 @@ export const step = (policy: Policy, state: State, event: Event, at: At): Step =
     case "Asked":
       return asked(state, event.action, event.within, at)
   }
+}
+
+/**
+ * One step of the machine: what happened, and so what to do next and when. Pure.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const step = (policy: Policy, state: State, event: Event, at: At): Step => {
+  const next = after(policy, state, event, at)
+  return { state: next, action: next.next, delay: next.dueAt - at.now }
 }
 
 /**

@@ -60,8 +60,8 @@ import { traced } from "./internal/drive.ts"
 import * as Loop from "./internal/loop.ts"
 import { notConfigured } from "./internal/notConfigured.ts"
 import type * as Lease from "./Lease.ts"
-import type { AuthFailed, Closed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
-import { Detached, Shutdown } from "./LifelineError.ts"
+import type { AuthFailed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
+import { Closed, Detached, Shutdown } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
 
@@ -189,8 +189,6 @@ export class Lifeline extends Context.Service<Lifeline, {
   readonly events: Stream.Stream<Event>
   /** The lease held now. */
   readonly lease: Effect.Effect<Option.Option<Lease.Lease>>
-  /** Waits until the status is `Online`. Fails when it is halted, closed, or has given up and tries no more. */
-  readonly awaitOnline: Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed>
   /**
    * Beats now (joins a beat in flight) and waits for what came of it: registered and confirmed, or the failure, after
    * which the lifeline goes on by itself.
@@ -217,7 +215,6 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
     status: yield* SubscriptionRef.make<Status>({ _tag: "Disabled", since }),
     events: Stream.empty,
     lease: Effect.succeed(Option.none()),
-    awaitOnline: notConfigured("awaitOnline"),
     beatNow: notConfigured("beatNow"),
     beatSoon: () => Effect.void,
     reregister: notConfigured("reregister"),
@@ -225,38 +222,27 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
   }
 })
 
-const remove = (loop: Loop.Loop): Effect.Effect<void, Transient | AuthFailed | Refused> => {
+const remove = Effect.fnUntraced(function*(loop: Loop.Loop): Effect.fn.Return<void, Transient | AuthFailed | Refused> {
   const { instance, lease, registry } = loop
-  return lease === undefined ? Effect.void : registry.deregister(lease, instance).pipe(
-    traced("Deregister", registry.capabilities.adapter),
-    Effect.andThen(Effect.sync(() => {
-      loop.lease = undefined
-    }))
-  )
-}
+  if (lease === undefined) return
+  yield* traced("Deregister", registry.capabilities.adapter)(registry.deregister(lease, instance))
+  loop.lease = undefined
+})
 
 const shutDown = Effect.fnUntraced(function*(loop: Loop.Loop, { closeTimeout = "3 seconds", onClose }: Options) {
   const removes = (onClose ?? loop.registry.capabilities.onClose) === "deregister"
   if (loop.closed?._tag !== "Replaced") yield* Loop.stop(loop, new Shutdown(), removes ? closeTimeout : undefined)
   if (!removes) return
-  yield* Effect.suspend(() => remove(loop)).pipe(
+  yield* remove(loop).pipe(
     Effect.interruptible,
     Effect.timeoutOption(closeTimeout),
     Effect.catch((error) => Effect.logWarning(`${error.message}; the registration is left to expire`))
   )
 })
 
-const awaitOnline = Effect.fnUntraced(function*(loop: Loop.Loop) {
-  const found = yield* SubscriptionRef.changes(loop.status).pipe(
-    Stream.filter((now) =>
-      now._tag === "Online" || now._tag === "Halted" || now._tag === "Closed" ||
-      (now._tag === "Standalone" && now.nextAttemptAt === undefined)
-    ),
-    Stream.runHead
-  )
-  const now = Option.getOrUndefined(found)
-  if (now?._tag === "Online") return now.lease
-  return yield* now?._tag === "Halted" || now?._tag === "Standalone" ? Effect.fail(now.cause) : Loop.closedError(loop)
+const deregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
+  if (loop.closed === undefined) yield* Loop.stop(loop, new Detached(), "3 seconds")
+  yield* remove(loop)
 })
 
 const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
@@ -264,44 +250,6 @@ const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
   yield* Loop.ask(loop, "Register")
   return loop.lease ?? (yield* Loop.closedError(loop))
 })
-
-/** Its effects are made when they are asked for: of many lifelines in a process most are never asked. */
-class Running {
-  readonly status: Lifeline["Service"]["status"]
-  readonly beatSoon: Lifeline["Service"]["beatSoon"]
-  // Private to the engine too: printing a lifeline shows its status, not all that it runs on.
-  readonly #loop: Loop.Loop
-
-  constructor(loop: Loop.Loop) {
-    this.#loop = loop
-    this.status = loop.status
-    this.beatSoon = (within = "30 seconds") =>
-      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) })
-  }
-  get events() {
-    return Loop.events(this.#loop)
-  }
-  get lease() {
-    return Effect.sync(() => Option.fromUndefinedOr(this.#loop.lease))
-  }
-  get awaitOnline() {
-    return Effect.suspend(() => awaitOnline(this.#loop))
-  }
-  get beatNow() {
-    return Loop.ask(this.#loop, "Heartbeat")
-  }
-  get reregister() {
-    return Effect.suspend(() => reregister(this.#loop))
-  }
-  get deregister() {
-    const loop = this.#loop
-    return Effect.suspend(() =>
-      loop.closed === undefined
-        ? Effect.andThen(Loop.stop(loop, new Detached(), "3 seconds"), Effect.suspend(() => remove(loop)))
-        : remove(loop)
-    )
-  }
-}
 
 const enabled = Effect.fnUntraced(function*(
   registry: Registry["Service"],
@@ -321,9 +269,19 @@ const enabled = Effect.fnUntraced(function*(
   yield* Loop.start(loop)
   if (startup !== "background") {
     const started = Deferred.await(loop.started)
-    yield* Effect.onError(startup === "await" ? started : standalone(started), () => Loop.stop(loop, new Shutdown()))
+    const ready = startup === "await" ? started : Effect.catchTag(started, "Exhausted", () => Effect.void)
+    yield* Effect.onError(ready, () => Loop.stop(loop, new Shutdown()))
   }
-  return new Running(loop)
+  return {
+    status: loop.status,
+    events: Loop.events(loop),
+    lease: Effect.sync(() => Option.fromUndefinedOr(loop.lease)),
+    beatNow: Loop.ask(loop, "Heartbeat"),
+    beatSoon: (within = "30 seconds") =>
+      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) }),
+    reregister: reregister(loop),
+    deregister: deregister(loop)
+  }
 })
 
 type MadeWith<E> = Effect.Effect<Lifeline["Service"], E, Registry | Scope.Scope>
@@ -410,4 +368,47 @@ export const standalone = <A, E, R>(
   Effect.catch(
     Effect.map(self, Option.some),
     (error) => Predicate.isTagged(error, "Exhausted") ? Effect.succeedNone : Effect.fail(error as Exclude<E, Exhausted>)
+  )
+
+/**
+ * Waits until a lifeline is `Online`, and gives its lease. Fails when it is halted or closed, when it has given up and tries
+ * no more, and with `Refused` (`Unsupported`) where no registry is configured.
+ *
+ * **Example** (Serve once peers can find us)
+ *
+ * ```ts
+ * import * as Lifeline from "effect-lifeline/Lifeline"
+ * import * as Effect from "effect/Effect"
+ *
+ * declare const serve: Effect.Effect<never>
+ *
+ * export const program = Lifeline.Lifeline.use(Lifeline.awaitOnline).pipe(Effect.andThen(serve))
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const awaitOnline = (
+  { status }: Pick<Lifeline["Service"], "status">
+): Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed> =>
+  SubscriptionRef.changes(status).pipe(
+    Stream.map((now): Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed> | undefined => {
+      switch (now._tag) {
+        case "Online":
+          return Effect.succeed(now.lease)
+        case "Disabled":
+          return notConfigured("awaitOnline")
+        case "Halted":
+          return Effect.fail(now.cause)
+        case "Standalone":
+          return now.nextAttemptAt === undefined ? Effect.fail(now.cause) : undefined
+        case "Closed":
+          return Effect.fail(new Closed({ operation: "awaitOnline", reason: now.reason }))
+        default:
+          return undefined
+      }
+    }),
+    Stream.filter(Predicate.isNotUndefined),
+    Stream.runHead,
+    Effect.flatMap(Option.getOrElse(() => Effect.never))
   )

@@ -41,6 +41,7 @@
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
+import { showIssues } from "./internal/showIssues.ts"
 
 /**
  * What was being tried, and where. `target` never holds a user name, a password, a query or a fragment.
@@ -55,6 +56,12 @@ export interface Attempted {
   readonly target: string
 }
 
+/** "heartbeat (PUT http://pulse:9696/...) failed for now: answered 503". */
+const told = (
+  { operation, reason, target }: Attempted & { readonly reason: { readonly message: string } },
+  outcome: string
+): string => `${operation} (${target}) ${outcome}: ${reason.message}`
+
 /** What may be shown of an error: all but its cause. */
 const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: string; readonly reason: R }) => ({
   _tag: error._tag,
@@ -66,6 +73,8 @@ const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: 
 
 // The servers' sentences end here, ours goes on: without their full stop.
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
+
+const apart = (by: string | undefined): string => `${by === undefined ? "" : ` (${by})`}; give each a name of its own`
 
 const wait = (retryAfter: Duration.Duration | undefined): string =>
   retryAfter === undefined ? "" : `; the server asked to wait ${Duration.format(retryAfter)}`
@@ -82,7 +91,7 @@ const wait = (retryAfter: Duration.Duration | undefined): string =>
  */
 export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `no usable answer${optional(this.detail)}; check that it runs and can be reached from here`
+    return `no usable answer${optional(this.detail)}; check that it runs and can be reached`
   }
 }
 
@@ -94,7 +103,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly deta
  */
 export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Duration.Duration }> {
   override get message() {
-    return `no complete answer within ${Duration.format(this.after)}; check its load and the network between`
+    return `no complete answer within ${Duration.format(this.after)}; check its load and the network`
   }
 }
 
@@ -148,7 +157,7 @@ export class Transient extends Data.TaggedError("Transient")<
   Attempted & { readonly reason: TransientReason; readonly cause?: Error | undefined }
 > {
   override get message() {
-    return `${this.operation} (${this.target}) failed for now: ${this.reason.message}. It may be tried again`
+    return told(this, "failed for now")
   }
   override toJSON() {
     return shown(this)
@@ -176,7 +185,7 @@ export const retryAfter = (error: Transient): Duration.Duration | undefined =>
  */
 export class UnknownLease extends Data.TaggedError("UnknownLease") {
   override get message() {
-    return "the registry does not know this lease"
+    return "the registry does not know it; register again"
   }
 }
 
@@ -188,7 +197,7 @@ export class UnknownLease extends Data.TaggedError("UnknownLease") {
  */
 export class LeaseExpired extends Data.TaggedError("LeaseExpired") {
   override get message() {
-    return "the lease ran out before it was renewed"
+    return "it ran out before it was renewed; register again"
   }
 }
 
@@ -200,9 +209,7 @@ export class LeaseExpired extends Data.TaggedError("LeaseExpired") {
  */
 export class LeaseTaken extends Data.TaggedError("LeaseTaken")<{ readonly by?: string | undefined }> {
   override get message() {
-    return `another instance registered under the same identity${
-      this.by === undefined ? "" : ` (${this.by})`
-    }; give each instance a name of its own`
+    return `another instance has the same identity${apart(this.by)}`
   }
 }
 
@@ -224,7 +231,7 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<
   Attempted & { readonly reason: LeaseLostReason; readonly cause?: Error | undefined }
 > {
   override get message() {
-    return `${this.operation} (${this.target}): lease lost: ${this.reason.message}. Registering again is what helps`
+    return told(this, "lost the lease")
   }
   override toJSON() {
     return shown(this)
@@ -243,7 +250,7 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<
  */
 export class Unauthorized extends Data.TaggedError("Unauthorized")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the credential was not accepted${optional(this.detail)}; check the API key`
+    return `the credential was not accepted${optional(this.detail)}; check it`
   }
 }
 
@@ -255,7 +262,7 @@ export class Unauthorized extends Data.TaggedError("Unauthorized")<{ readonly de
  */
 export class Forbidden extends Data.TaggedError("Forbidden")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the credential is not allowed to do this${optional(this.detail)}; check what it is allowed to do`
+    return `the credential may not do this${optional(this.detail)}; check its rights`
   }
 }
 
@@ -293,7 +300,7 @@ export class CredentialExpired extends Data.TaggedError("CredentialExpired") {
  */
 export class CredentialMissing extends Data.TaggedError("CredentialMissing") {
   override get message() {
-    return "there is no credential to send, so nothing was sent; provide one"
+    return "there is no credential, so nothing was sent; provide one"
   }
 }
 
@@ -315,7 +322,7 @@ export class AuthFailed extends Data.TaggedError("AuthFailed")<
   Attempted & { readonly reason: AuthFailedReason; readonly cause?: Error | undefined }
 > {
   override get message() {
-    return `${this.operation} (${this.target}): ${this.reason.message}. It is not tried again with the same credential`
+    return told(this, "was not authorized")
   }
   override toJSON() {
     return shown(this)
@@ -345,9 +352,7 @@ export interface Issue {
  */
 export class InvalidRequest extends Data.TaggedError("InvalidRequest")<{ readonly issues: ReadonlyArray<Issue> }> {
   override get message() {
-    return `invalid request: ${
-      this.issues.map((issue) => issue.path === "" ? issue.message : `${issue.path}: ${issue.message}`).join("; ")
-    }`
+    return `invalid request: ${showIssues(this.issues)}`
   }
 }
 
@@ -359,7 +364,7 @@ export class InvalidRequest extends Data.TaggedError("InvalidRequest")<{ readonl
  */
 export class NotFound extends Data.TaggedError("NotFound")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `not found${optional(this.detail)}; check the registry's URL`
+    return `not found${optional(this.detail)}; check the URL`
   }
 }
 
@@ -371,7 +376,7 @@ export class NotFound extends Data.TaggedError("NotFound")<{ readonly detail?: s
  */
 export class Conflict extends Data.TaggedError("Conflict")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `it contradicts what the peer has${optional(this.detail)}; look at what is registered there`
+    return `it contradicts what is there${optional(this.detail)}; look at that`
   }
 }
 
@@ -395,7 +400,7 @@ export class Unsupported extends Data.TaggedError("Unsupported")<{ readonly deta
  */
 export class MalformedResponse extends Data.TaggedError("MalformedResponse")<{ readonly detail: string }> {
   override get message() {
-    return `the answer is not one of this protocol: ${this.detail}; check that the URL leads to the registry and not to a proxy`
+    return `not an answer of this protocol: ${this.detail}; check that the URL does not lead to a proxy`
   }
 }
 
@@ -417,7 +422,7 @@ export class Refused extends Data.TaggedError("Refused")<
   Attempted & { readonly reason: RefusedReason; readonly cause?: Error | undefined }
 > {
   override get message() {
-    return `${this.operation} (${this.target}) was refused: ${this.reason.message}. Trying again does not help`
+    return told(this, "was refused")
   }
   override toJSON() {
     return shown(this)
@@ -476,8 +481,10 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    const attempts = this.attempts === 1 ? "1 attempt" : `${this.attempts} attempts`
-    return `gave up after ${attempts} in ${Duration.format(this.elapsed)}; the last one: ${this.last.message}`
+    const s = this.attempts === 1 ? "" : "s"
+    return `gave up after ${this.attempts} attempt${s} in ${
+      Duration.format(this.elapsed)
+    }; the last: ${this.last.message}`
   }
 }
 
@@ -518,7 +525,7 @@ export class Shutdown extends Data.TaggedError("Shutdown") {
  */
 export class Replaced extends Data.TaggedError("Replaced")<{ readonly by?: string | undefined }> {
   override get message() {
-    return `a newer instance took over${this.by === undefined ? "" : ` (${this.by})`}; give each a name of its own`
+    return `a newer instance took over${apart(this.by)}`
   }
 }
 
@@ -530,7 +537,7 @@ export class Replaced extends Data.TaggedError("Replaced")<{ readonly by?: strin
  */
 export class Detached extends Data.TaggedError("Detached") {
   override get message() {
-    return "the program deregistered it; register again to go on"
+    return "the program deregistered it; register again"
   }
 }
 

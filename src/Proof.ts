@@ -185,7 +185,7 @@ const idSize = 16
 
 const invalidUrl = (method: string): Effect.Effect<never, Refused> =>
   Effect.failSync(() =>
-    Classify.make("InvalidRequest", {
+    Classify.invalidRequest({
       operation: "proof",
       target: method,
       issues: [{ path: "url", message: "expected an absolute http or https URL" }]
@@ -198,7 +198,7 @@ const httpUrl = (url: string | URL): URL | undefined => {
 }
 
 const notSigned = (method: string, url: URL, cause: unknown): AuthFailed =>
-  Classify.make("CredentialMissing", { operation: "proof", target: `${method} ${showUrl(url.href)}`, cause })
+  Classify.credentialMissing({ operation: "proof", target: `${method} ${showUrl(url.href)}`, cause })
 
 /**
  * DPoP (RFC 9449): the headers `DPoP`, and `Authorization: DPoP ...` where there is a token.
@@ -323,7 +323,7 @@ export const closedLoop = (options: ClosedLoopOptions): Effect.Effect<Proof["Ser
       ...(gatewayShape.test(gatewayId) ? [] : [{ path: "gatewayId", message: "expected printable ASCII" }])
     ]
     if (issues.length > 0) {
-      return Effect.fail(Classify.make("InvalidRequest", { operation: "proof", target: "ClosedLoop", issues }))
+      return Effect.fail(Classify.invalidRequest({ operation: "proof", target: "ClosedLoop", issues }))
     }
     return Effect.succeed<Proof["Service"]>({
       thumbprint: key.thumbprint,
@@ -386,7 +386,7 @@ export const rejection = (
   const challenge = Challenge.read(answer.headers["www-authenticate"])
   if (challenge?.error !== "invalid_dpop_proof" && challenge?.error !== "use_dpop_nonce") return undefined
   const words = challenge.description === undefined ? challenge.error : `${challenge.error}, ${challenge.description}`
-  return Classify.make("ProofRejected", {
+  return Classify.proofRejected({
     operation: at.operation,
     target: at.target,
     status: answer.status,

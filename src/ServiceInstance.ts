@@ -16,10 +16,10 @@ import { showUrl } from "./internal/url.ts"
 import type { Refused } from "./LifelineError.ts"
 
 const text = (maximum: number) =>
-  Schema.String.check(
-    Schema.makeFilter((value) => value.trim() !== "" || "must not be blank"),
-    Schema.makeFilter((value) => value.length <= maximum || `must be at most ${maximum} characters, is ${value.length}`)
-  )
+  Schema.String.check(Schema.makeFilter((value) => {
+    if (value.trim() === "") return "must not be blank"
+    return value.length <= maximum || `must be at most ${maximum} characters, is ${value.length}`
+  }))
 
 const HttpUrl = Schema.String.check(
   Schema.makeFilter((value) => showUrl(value) !== undefined || "must be an absolute http or https URL")
@@ -91,9 +91,9 @@ const decode = Schema.decodeUnknownEffect(Schema.toType(ServiceInstance), { erro
  */
 export const make = (input: Input): Effect.Effect<ServiceInstance, Refused> =>
   Effect.mapError(decode(input), (error) =>
-    Classify.make("InvalidRequest", {
+    Classify.invalidRequest({
       operation: "register",
-      target: "the service's own description, before any request",
+      target: "before any request",
       issues: issuesOf(error, "instance")
     }))
 

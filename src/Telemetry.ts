@@ -57,7 +57,7 @@ export const calls = Metric.counter("lifeline_calls_total", {
  * @since 0.1.0
  */
 export const outages = Metric.counter("lifeline_outages_total", {
-  description: "Confirmed leases that began to fail or were lost",
+  description: "Leases that began to fail or were lost",
   incremental: true
 })
 

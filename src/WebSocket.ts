@@ -64,6 +64,7 @@ import {
   Closed,
   type Exhausted,
   Inconclusive,
+  type LeaseLost,
   type NoProgress,
   Refused,
   Shutdown,
@@ -155,7 +156,7 @@ export interface OutboxOptions {
  * @since 0.1.0
  */
 export type CloseCodes = {
-  readonly [code: string]: Exclude<Classify.Verdict, "UnknownLease" | "LeaseExpired" | "LeaseTaken">
+  readonly [code: string]: Classify.Verdict<Exclude<Classify.Failure, LeaseLost>>
 }
 
 /**
@@ -200,7 +201,7 @@ export interface Options<in Cursor = never, out K extends keyof Kinds = "text", 
   readonly outbox?: OutboxOptions | undefined
   /**
    * What close codes mean. A server that closes with 1008 over a credential needs
-   * `{ ...Classify.webSocketSubscribed, "1008": "Unauthorized" }`.
+   * `{ ...Classify.webSocketSubscribed, "1008": Classify.unauthorized }`.
    *
    * @default `Classify.webSocketSubscribed`
    */
@@ -450,13 +451,13 @@ export const fromConstructor = (construct: WebSocketConstructor): Dialer => (han
 
 const unacceptable = ({ at, headers, protocols }: Handshake, name: string): Refused =>
   Object.keys(headers).length > 0
-    ? Classify.make("Unsupported", {
+    ? Classify.unsupported({
       ...at,
       detail:
         `this platform's WebSocket does not take these headers (${name}). In a browser put the credential into the ` +
         "URL, a subprotocol or the first frame"
     })
-    : Classify.make("InvalidRequest", {
+    : Classify.invalidRequest({
       ...at,
       issues: [{
         path: protocols.length > 0 ? "protocols" : "url",
@@ -468,7 +469,7 @@ const global: Dialer = (handshake, events) =>
   Effect.suspend(() => {
     const { WebSocket } = globalThis as { readonly WebSocket?: WebSocketConstructor }
     return WebSocket === undefined
-      ? Effect.fail(Classify.make("Unsupported", { ...handshake.at, detail: "this runtime has no WebSocket" }))
+      ? Effect.fail(Classify.unsupported({ ...handshake.at, detail: "this runtime has no WebSocket" }))
       : fromConstructor(WebSocket)(handshake, events)
   })
 
@@ -504,7 +505,7 @@ const fetched = (fetch: (url: string, init: RequestInit) => Promise<Upgraded>): 
           redirect: "manual",
           signal
         }),
-      catch: (cause) => Classify.make("Unreachable", { ...at, detail: Classify.codeOf(cause), cause })
+      catch: (cause) => Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
     })
     const socket = response.webSocket
     if (socket === null || socket === undefined) {
@@ -622,7 +623,7 @@ export const fromSocket = (
   }).pipe(Effect.mapError((error) => {
     if (isFailure(error)) return error
     const cause = Socket.isSocketError(error) && "cause" in error.reason ? error.reason.cause : error
-    return Classify.make("Unreachable", { ...handshake.at, detail: Classify.codeOf(cause), cause })
+    return Classify.unreachable({ ...handshake.at, detail: Classify.codeOf(cause), cause })
   }))
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -640,7 +641,7 @@ const isFailure = (error: unknown): error is Reconnect.Failure =>
 /** Errors of the algebra as they are; whatever else a program fails or dies with is a failure for now. */
 const toFailure = (cause: Cause.Cause<unknown>, at: Attempted, detail: string): Reconnect.Failure => {
   const error = Cause.squash(cause)
-  return isFailure(error) ? error : Classify.make("Unreachable", { ...at, detail, cause: error })
+  return isFailure(error) ? error : Classify.unreachable({ ...at, detail, cause: error })
 }
 
 /** Waits for an effect of the program's, but not for its end when we are interrupted: it may never come. */
@@ -746,7 +747,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         detail = Classify.codeOf(thrown) ?? nameOf(thrown)
         cause = thrown
       }
-      return Exit.fail(Classify.make("Unreachable", { ...at("send"), detail, cause }))
+      return Exit.fail(Classify.unreachable({ ...at("send"), detail, cause }))
     }
     const outbox = Outbox.make<Reconnect.Failure | Closed>({
       scope,
@@ -772,7 +773,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       wire?.close(code, reason)
     }
     const malformed = (code: number, detail: string) =>
-      reject(Classify.make("MalformedResponse", { ...at("read"), detail }), code, detail)
+      reject(Classify.malformedResponse({ ...at("read"), detail }), code, detail)
 
     const events: Events = {
       heard: () => {
@@ -806,7 +807,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           wire.flow.pause()
         } else {
           const detail = `the consumer is behind by more than ${maxBacklog}`
-          reject(Classify.make("Unreachable", { ...at("read"), detail }), tooMuch, "too slow")
+          reject(Classify.unreachable({ ...at("read"), detail }), tooMuch, "too slow")
         }
       },
       closed: (how) => {
@@ -816,7 +817,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
             ? Classify.fromClose(closeCodes, how, at("read"))
             : how.status !== undefined
             ? Classify.fromStatus(Classify.http, { status: how.status, headers: how.headers ?? {} }, at("connect"))
-            : Classify.make("Unreachable", {
+            : Classify.unreachable({
               ...at("connect"),
               detail: Classify.codeOf(how.cause) ?? "the handshake failed, and this platform does not say why",
               cause: how.cause
@@ -854,7 +855,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       const parsed = parse(plain(asked))
       if (parsed === undefined) {
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
-        return yield* Effect.fail(Classify.make("InvalidRequest", {
+        return yield* Effect.fail(Classify.invalidRequest({
           ...at("connect"),
           issues: [{ path: "url", message: "is not an absolute ws, wss, http or https URL" }]
         }))
@@ -892,14 +893,14 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     const protocol = yield* Effect.timeoutOrElse(dialled, {
       duration: connectWithin,
-      orElse: () => Effect.fail(Classify.make("TimedOut", { ...at("connect"), after: connectWithin }))
+      orElse: () => Effect.fail(Classify.timedOut({ ...at("connect"), after: connectWithin }))
     })
 
     const askFor = ping === undefined ? wire?.ping : () => void handOver(ping)
     if (options.liveness !== "none" && (liveness.deadline !== undefined || askFor !== undefined)) {
       yield* Watch.watch({ deadline, heard: () => heard, ask: askFor }).pipe(
         Effect.andThen(Effect.sync(() => {
-          reject(Classify.make("TimedOut", { ...at("read"), after: deadline }), silent, "silent for too long")
+          reject(Classify.timedOut({ ...at("read"), after: deadline }), silent, "silent for too long")
           wire?.terminate?.()
         })),
         Effect.forkIn(scope)
@@ -962,7 +963,7 @@ export const connect = <Cursor = unknown, K extends keyof Kinds = "text", R = ne
         Effect.catchCause((cause) => Effect.fail(toFailure(cause, at, "onOpen failed"))),
         Effect.timeoutOrElse({
           duration: within,
-          orElse: () => Effect.fail(Classify.make("TimedOut", { ...at, after: within }))
+          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
         })
       )
     }

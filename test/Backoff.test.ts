@@ -397,6 +397,15 @@ describe("a bounded policy", () => {
     assert.isDefined(next(policy, { hint: 5000 }))
   })
 
+  it("counts from the start of the first attempt, where that is known", () => {
+    const policy = Backoff.make({ elapsed: "10 seconds", jitter: "none" })
+    assert.deepInclude(next(policy, { now: 9000, startedAt: 0 }), { since: 0, wait: 1000 })
+    assert.isUndefined(next(policy, { now: 9001, startedAt: 0 }))
+    assert.deepInclude(next(policy, { now: 9001, startedAt: 10_000 }), { since: 9001 })
+    const second = next(policy, { now: 8000, startedAt: 7000 }, next(policy, { now: 2000, startedAt: 0 }))
+    assert.deepInclude(second, { since: 0, wait: 2000 })
+  })
+
   it("counts from the new time when the clock was set back, and still gives up", () => {
     const policy = Backoff.make({ elapsed: "10 seconds", jitter: "none" })
     const first = next(policy, { now: 3_600_000 })
@@ -796,6 +805,27 @@ describe("waits, retry and toSchedule are one sequence", () => {
       assert.deepStrictEqual(times, [0, 20_000, 40_000])
       assert.deepStrictEqual(ended, Exit.succeed(Exit.fail(transient("20 seconds"))))
     }))
+
+  it.effect.each(["retry", "toSchedule"])(
+    "%s: the limit of time holds for the first attempt, too",
+    (driver) =>
+      Effect.gen(function*() {
+        let calls = 0
+        const slow: Effect.Effect<never, LifelineError.Transient> = Effect.suspend(() => {
+          calls++
+          return Effect.delay(Effect.fail(transient()), "10 seconds")
+        })
+        const policy = Backoff.make({ jitter: "none", elapsed: "22 seconds" })
+        const ended = driver === "retry"
+          ? Effect.ignore(Backoff.retry(slow, policy))
+          : Effect.ignore(Effect.retry(slow, Backoff.toSchedule(policy)))
+        const fiber = yield* Effect.forkChild(ended)
+        // Attempts at 0 and 11; the third would begin at 23.
+        yield* TestClock.adjust("21 seconds")
+        assert.isDefined(fiber.pollUnsafe())
+        assert.strictEqual(calls, 2)
+      })
+  )
 
   it("waits stops at its limit", () => {
     assert.lengthOf(Backoff.waits(Backoff.streams, 0.5), 100)

@@ -12,9 +12,7 @@ type StreamError = Transient | AuthFailed | Refused | Inconclusive | Stop
 
 const verdictOf = (error: StreamError): string => "reason" in error ? `${error._tag}.${error.reason._tag}` : error._tag
 
-type StreamTable = {
-  readonly [key: string]: Exclude<Classify.Verdict, "UnknownLease" | "LeaseExpired" | "LeaseTaken">
-}
+type StreamTable = { readonly [key: string]: Classify.Verdict<StreamError> }
 
 const grpcRows: ReadonlyArray<readonly [number, name: string, connect: string, expected: string]> = [
   [1, "CANCELLED", "canceled", "Stop"],
@@ -87,7 +85,7 @@ describe("Classify, gRPC and Connect", () => {
   })
 
   it("a table is extended by spreading it", () => {
-    const table = { ...Classify.grpcSubscribed, ABORTED: "Unavailable", "*": "MalformedResponse" } as const
+    const table = { ...Classify.grpcSubscribed, ABORTED: Classify.unavailable, "*": Classify.malformedResponse }
     assert.strictEqual(verdictOf(grpc(table, { code: 10 })), "Transient.Unavailable")
     assert.strictEqual(verdictOf(grpc(table, { code: 2 })), "Refused.MalformedResponse")
     assert.strictEqual(verdictOf(grpc({}, { code: 14 })), "Refused.MalformedResponse")
@@ -136,7 +134,7 @@ describe("Classify, WebSocket close codes", () => {
   })
 
   it("the caller's table comes first: 1008 as a refused credential, codes of its own", () => {
-    const table = { ...Classify.webSocketSubscribed, "1008": "Unauthorized", "4001": "CredentialExpired" } as const
+    const table = { ...Classify.webSocketSubscribed, "1008": Classify.unauthorized, "4001": Classify.credentialExpired }
     assert.strictEqual(verdictOf(close(table, 1008)), "AuthFailed.Unauthorized")
     assert.strictEqual(verdictOf(close(table, 4001)), "AuthFailed.CredentialExpired")
     assert.strictEqual(verdictOf(close(table, 4002)), "Transient.Unavailable")

@@ -13,7 +13,7 @@ type PortError = Transient | LeaseLost | AuthFailed | Refused
 
 const verdictOf = (error: PortError): string => `${error._tag}.${error.reason._tag}`
 
-type PortTable = { readonly [key: string]: Exclude<Classify.Verdict, "Inconclusive" | "Stop"> }
+type PortTable = { readonly [key: string]: Classify.Verdict<PortError> }
 
 const of = (table: PortTable, status: number, more: Partial<Classify.Response> = {}): PortError =>
   Classify.fromResponse(table, { status, headers: {}, ...more }, at)
@@ -63,7 +63,7 @@ describe("Classify, HTTP statuses", () => {
   })
 
   it("a table is extended by spreading it, and a status comes before its class", () => {
-    const table = { ...Classify.httpLease, 409: "LeaseTaken", "5xx": "LeaseExpired" } as const
+    const table = { ...Classify.httpLease, 409: Classify.leaseTaken, "5xx": Classify.leaseExpired }
     assert.strictEqual(verdictOf(of(table, 409)), "LeaseLost.LeaseTaken")
     assert.strictEqual(verdictOf(of(table, 500)), "LeaseLost.LeaseExpired")
     assert.strictEqual(verdictOf(of(table, 501)), "Refused.Unsupported")
@@ -74,7 +74,8 @@ describe("Classify, HTTP statuses", () => {
     const response = { status: 500, headers: {} }
     expectTypeOf(Classify.fromResponse(Classify.http, response, at)).toEqualTypeOf<Transient | AuthFailed | Refused>()
     expectTypeOf(Classify.fromResponse(Classify.httpLease, response, at)).toEqualTypeOf<PortError>()
-    expectTypeOf(Classify.fromResponse({ 409: "LeaseTaken" }, response, at)).toEqualTypeOf<LeaseLost | Refused>()
+    expectTypeOf(Classify.fromResponse({ 409: Classify.leaseTaken }, response, at)).toEqualTypeOf<LeaseLost | Refused>()
+    expectTypeOf(Classify.leaseTaken(at)).toEqualTypeOf<LeaseLost>()
     expectTypeOf(Classify.make("LeaseTaken", at)).toEqualTypeOf<LeaseLost>()
     expectTypeOf(Classify.make("CredentialMissing", at)).toEqualTypeOf<AuthFailed>()
   })

@@ -288,7 +288,7 @@ describe("EventSource.connect", () => {
     it.effect("the table can be the caller's", () =>
       Effect.gen(function*() {
         const fetch = FakeFetch.make(() => new Response("", { status: 404 }))
-        const table = { ...Classify.httpEventStream, 404: "Unavailable" } as const
+        const table = { ...Classify.httpEventStream, 404: Classify.unavailable }
         assert.match(yield* outcome(fetch, { table }), /^Transient\.Unavailable/)
       }))
 

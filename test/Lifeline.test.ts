@@ -269,6 +269,7 @@ describe("Lifeline", () => {
         assert.strictEqual(yield* tag(lifeline), "Disabled")
         const error = yield* Effect.flip(lifeline.beatNow)
         assert.include(error.message, "no registry URL is configured")
+        assert.strictEqual((yield* Effect.flip(Lifeline.awaitOnline(lifeline)))._tag, "Refused")
         yield* lifeline.deregister
         yield* TestClock.adjust("1 day")
         assert.strictEqual(yield* tag(lifeline), "Disabled")
@@ -734,7 +735,7 @@ describe("Lifeline", () => {
         const scripted = Scripted.make()
         scripted.otherwise("register", Scripted.unavailable("register"))
         const lifeline = yield* make(scripted, { heartbeat: { ...exact, keepTrying: false } })
-        const waiter = yield* Effect.forkChild(Effect.flip(lifeline.awaitOnline))
+        const waiter = yield* Effect.forkChild(Effect.flip(Lifeline.awaitOnline(lifeline)))
         yield* TestClock.adjust("94 seconds")
         assert.strictEqual((yield* Fiber.join(waiter))._tag, "Exhausted")
       }))
@@ -807,12 +808,12 @@ describe("Lifeline", () => {
         const scripted = Scripted.make()
         scripted.script("register", Scripted.unavailable("register"))
         const lifeline = yield* make(scripted, { heartbeat: exact })
-        const fiber = yield* Effect.forkChild(lifeline.awaitOnline)
+        const fiber = yield* Effect.forkChild(Lifeline.awaitOnline(lifeline))
         yield* TestClock.adjust("2 seconds")
         assert.strictEqual((yield* Fiber.join(fiber)).id, "lease-1")
         scripted.script("heartbeat", Scripted.unauthorized("heartbeat"))
         yield* TestClock.adjust("15 seconds")
-        assert.strictEqual((yield* Effect.flip(lifeline.awaitOnline))._tag, "AuthFailed")
+        assert.strictEqual((yield* Effect.flip(Lifeline.awaitOnline(lifeline)))._tag, "AuthFailed")
       }))
   })
 
@@ -906,7 +907,9 @@ describe("Lifeline", () => {
           const { close, lifeline } = yield* closing(scripted)
           yield* TestClock.adjust("15 seconds")
           assert.strictEqual(yield* tag(lifeline), status)
-          const waiter = yield* Effect.forkChild(Effect.flip(lifeline.awaitOnline), { startImmediately: true })
+          const waiter = yield* Effect.forkChild(Effect.flip(Lifeline.awaitOnline(lifeline)), {
+            startImmediately: true
+          })
           yield* TestClock.adjust("1 second")
           assert.isUndefined(waiter.pollUnsafe(), `waits while ${status}`)
           yield* close

@@ -30,45 +30,49 @@ type Algebra =
 
 /** Every error with every reason, what came back, and what to do about it. */
 const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: string]> = [
-  [transient(unreachable), "no usable answer: ECONNREFUSED", "check that it runs and can be reached from here"],
-  [transient(new LifelineError.Unreachable({})), "no usable answer;", "It may be tried again"],
+  [transient(unreachable), "no usable answer: ECONNREFUSED", "check that it runs and can be reached"],
+  [transient(new LifelineError.Unreachable({})), "no usable answer;", "failed for now"],
   [
     transient(new LifelineError.TimedOut({ after: Duration.seconds(10) })),
     "no complete answer within 10s",
-    "check its load and the network between"
+    "check its load and the network"
   ],
-  [transient(new LifelineError.Throttled({})), "it asks for fewer requests", "It may be tried again"],
+  [transient(new LifelineError.Throttled({})), "it asks for fewer requests", "failed for now"],
   [
     transient(new LifelineError.Throttled({ retryAfter: Duration.minutes(2) })),
     "the server asked to wait 2m",
-    "It may be tried again"
+    "failed for now"
   ],
   [
     transient(new LifelineError.Unavailable({ status: 503, detail: "starting", retryAfter: Duration.seconds(5) })),
     "answered 503: starting; the server asked to wait 5s",
-    "It may be tried again"
+    "failed for now"
   ],
-  [leaseLost(new LifelineError.UnknownLease()), "does not know this lease", "Registering again is what helps"],
-  [leaseLost(new LifelineError.LeaseExpired()), "ran out before it was renewed", "Registering again is what helps"],
+  [leaseLost(new LifelineError.UnknownLease()), "lost the lease: the registry does not know it", "register again"],
+  [leaseLost(new LifelineError.LeaseExpired()), "ran out before it was renewed", "register again"],
   [
     leaseLost(new LifelineError.LeaseTaken({ by: "http://haul-2:8484" })),
-    "another instance registered under the same identity (http://haul-2:8484)",
-    "give each instance a name of its own"
+    "another instance has the same identity (http://haul-2:8484)",
+    "give each a name of its own"
   ],
-  [leaseLost(new LifelineError.LeaseTaken({})), "under the same identity;", "give each instance a name of its own"],
+  [
+    leaseLost(new LifelineError.LeaseTaken({})),
+    "another instance has the same identity;",
+    "give each a name of its own"
+  ],
   [
     authFailed(new LifelineError.Unauthorized({ detail: "A valid X-Api-Key header is required." })),
-    "the credential was not accepted: A valid X-Api-Key header is required; check",
-    "check the API key"
+    "the credential was not accepted: A valid X-Api-Key header is required; check it",
+    "was not authorized"
   ],
-  [authFailed(new LifelineError.Forbidden({})), "not allowed to do this", "check what it is allowed to do"],
+  [authFailed(new LifelineError.Forbidden({})), "the credential may not do this", "check its rights"],
   [
     authFailed(new LifelineError.ProofRejected({ detail: "use_dpop_nonce" })),
     "the proof of possession was not accepted: use_dpop_nonce",
     "check that the credential belongs to this key"
   ],
   [authFailed(new LifelineError.CredentialExpired()), "the credential has expired", "provide a new one"],
-  [authFailed(new LifelineError.CredentialMissing()), "there is no credential to send", "provide one"],
+  [authFailed(new LifelineError.CredentialMissing()), "there is no credential, so nothing was sent", "provide one"],
   [
     refused(
       new LifelineError.InvalidRequest({
@@ -76,25 +80,25 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
       })
     ),
     "instance.name: must not be blank; body too large",
-    "Trying again does not help"
+    "was refused: invalid request"
   ],
-  [refused(new LifelineError.NotFound({})), "not found", "check the registry's URL"],
-  [refused(new LifelineError.Conflict({ detail: "stale index" })), "stale index", "look at what is registered there"],
-  [refused(new LifelineError.Unsupported({ detail: "no watch" })), "not supported here: no watch", "does not help"],
+  [refused(new LifelineError.NotFound({})), "not found", "check the URL"],
+  [refused(new LifelineError.Conflict({ detail: "stale index" })), "stale index", "look at that"],
+  [refused(new LifelineError.Unsupported({ detail: "no watch" })), "not supported here: no watch", "was refused"],
   [
     refused(new LifelineError.MalformedResponse({ detail: "expected JSON, got text/html" })),
     "expected JSON, got text/html",
-    "check that the URL leads to the registry and not to a proxy"
+    "check that the URL does not lead to a proxy"
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),
-    "gave up after 7 attempts in 1m 34s; the last one",
-    "check that it runs and can be reached from here"
+    "gave up after 7 attempts in 1m 34s; the last: ",
+    "check that it runs and can be reached"
   ],
   [
     new LifelineError.Exhausted({ attempts: 1, elapsed: Duration.zero, last: transient(unreachable) }),
     "gave up after 1 attempt in 0",
-    "check that it runs and can be reached from here"
+    "check that it runs and can be reached"
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
@@ -123,7 +127,7 @@ describe("messages", () => {
     [new LifelineError.Shutdown(), "it was shut down"],
     [new LifelineError.Replaced({}), "a newer instance took over; give each a name of its own"],
     [new LifelineError.Replaced({ by: "http://haul-2:8484" }), "a newer instance took over (http://haul-2:8484)"],
-    [new LifelineError.Detached(), "register again to go on"]
+    [new LifelineError.Detached(), "the program deregistered it; register again"]
   ])("Closed: %s", (reason, said) => {
     const { message } = new LifelineError.Closed({ operation: "awaitOnline", reason })
     assert.isTrue(message.startsWith("awaitOnline has no answer: "))

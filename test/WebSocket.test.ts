@@ -322,7 +322,7 @@ describe("WebSocket: how a connection ends", () => {
     Effect.gen(function*() {
       for (
         const [code, expected, closeCodes] of [
-          [1008, "AuthFailed.Unauthorized", { ...Classify.webSocketSubscribed, "1008": "Unauthorized" }],
+          [1008, "AuthFailed.Unauthorized", { ...Classify.webSocketSubscribed, "1008": Classify.unauthorized }],
           [1000, "Stop", Classify.webSocket]
         ] as const
       ) {

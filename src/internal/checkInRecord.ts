@@ -13,6 +13,7 @@ import type * as Lease from "../Lease.ts"
 import type { AuthFailed, Refused } from "../LifelineError.ts"
 import type { CallError } from "./drive.ts"
 import { issuesOf } from "./issues.ts"
+import { showIssues } from "./showIssues.ts"
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -162,7 +163,7 @@ const clip = (text: string, most: number): string =>
 
 const detailOf = ({ reason }: AuthFailed | Refused): string | undefined => {
   if ("issues" in reason) {
-    return reason.issues.map(({ message, path }) => path === "" ? message : `${path}: ${message}`).join("; ")
+    return showIssues(reason.issues)
   }
   return "detail" in reason ? reason.detail : undefined
 }
@@ -207,7 +208,7 @@ const read = Schema.decodeEffect(Schema.fromJsonString(Stored))
 export const decode = Effect.fnUntraced(function*(of: Of, text: string): Effect.fn.Return<Record, string> {
   const { lease, of: whose, state, version: _, ...rest } = yield* Effect.mapError(
     read(text),
-    (error) => issuesOf(error, "record").map(({ message, path }) => `${path}: ${message}`).join("; ")
+    (error) => showIssues(issuesOf(error, "record"))
   )
   if (whose !== ofText(of)) return yield* Effect.fail("it belongs to another service or another registry")
   return {

@@ -214,7 +214,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     warn(`${what}; it counts in this process only: ${error.message}`)
 
   const missing = (operation: string, cause?: unknown): AuthFailed =>
-    Classify.make("CredentialMissing", { operation, target: name, cause })
+    Classify.credentialMissing({ operation, target: name, cause })
 
   // -------------------------------------------------------------------------------------------------------------------
   // What is held
@@ -395,12 +395,12 @@ export const make = Effect.fnUntraced(function*<R = never>(
     const at = { operation: "authorize", target: `${method} ${parsed === null ? name : showUrl(parsed.href)}` }
     if (value !== undefined && !sendable.test(Redacted.value(value))) {
       const detail = "it holds characters that a header cannot carry, or nothing, so nothing was sent"
-      return Effect.fail(Classify.make("Unauthorized", { ...at, detail }))
+      return Effect.fail(Classify.unauthorized({ ...at, detail }))
     }
     if (provenance._tag === "Managed") return provenance.proof.headers({ method, url: parsed ?? url, token: value })
     if (parsed?.protocol !== "https:" && parsed?.protocol !== "http:") {
       const issues = [{ path: "url", message: "expected an absolute http or https URL" }]
-      return Effect.fail(Classify.make("InvalidRequest", { ...at, issues }))
+      return Effect.fail(Classify.invalidRequest({ ...at, issues }))
     }
     return value === undefined
       ? Effect.fail(missing("authorize"))
@@ -443,13 +443,13 @@ export const make = Effect.fnUntraced(function*<R = never>(
     episode !== undefined && episode.of === currentIdentity() && episode[operation]
 
   const unreachable = (operation: Operation, detail: string): Transient =>
-    Classify.make("Unreachable", { operation, target: name, detail })
+    Classify.unreachable({ operation, target: name, detail })
 
   const timedOut = (operation: Operation, after: Duration.Duration): Transient =>
-    Classify.make("TimedOut", { operation, target: name, after })
+    Classify.timedOut({ operation, target: name, after })
 
   const elsewhere = (operation: Operation): AuthFailed =>
-    Classify.make("Unauthorized", {
+    Classify.unauthorized({
       operation,
       target: name,
       detail: `a ${operation} was tried already, by another process or before a restart`
@@ -582,7 +582,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
       }
     }
     const error = Result.isSuccess(result)
-      ? Classify.make("Unauthorized", {
+      ? Classify.unauthorized({
         operation,
         target: name,
         detail: "the server gave a token again that was rejected before"
@@ -722,7 +722,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
   const final = (): AuthFailed => {
     const of = currentIdentity()
     return (episode !== undefined && episode.of === of ? fatal(episode.steps) : undefined) ??
-      Classify.make("Unauthorized", {
+      Classify.unauthorized({
         operation: "authorize",
         target: name,
         detail: "it was rejected before, and nothing more can be done with it; provide a new credential"
@@ -810,7 +810,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
 
   /** A connection that ended for its credential is made again, with another one if there is one. */
   const renewed = ({ operation, target }: AuthFailed): Transient =>
-    Classify.make("Unavailable", {
+    Classify.unavailable({
       operation,
       target,
       status: 401,
@@ -874,7 +874,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
         Effect.fail(
           error instanceof Gone
             ? fatal(error.steps) ??
-              Classify.make("CredentialExpired", { operation: "revival", target: name, cause: error.error })
+              Classify.credentialExpired({ operation: "revival", target: name, cause: error.error })
             : error
         )),
     watch,

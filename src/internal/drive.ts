@@ -12,7 +12,7 @@ import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
-import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import { retryAfter } from "../LifelineError.ts"
 import type * as Registry from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
@@ -20,8 +20,13 @@ import * as Telemetry from "../Telemetry.ts"
 
 export type CallError = Transient | LeaseLost | AuthFailed | Refused
 
+export const isDefinitive = (error: CallError | undefined): error is AuthFailed | Refused =>
+  error?._tag === "AuthFailed" || error?._tag === "Refused"
+
 /** The actions that send something. */
 export type Call = "Register" | "Heartbeat" | "Verify"
+
+export const isCall = (action: Heartbeat.Action): action is Call => action !== "Idle" && action !== "Stop"
 
 /** What came of a call. `lease` is the one to go on with: none once it is lost. */
 export interface Outcome {
@@ -30,25 +35,7 @@ export interface Outcome {
   readonly error: CallError | undefined
 }
 
-/** An error that no registry answered. */
-const own = <V extends Classify.Verdict>(
-  verdict: V,
-  call: Call,
-  { capabilities }: Registry.Registry["Service"],
-  evidence?: Pick<Classify.Evidence, "after" | "cause" | "detail">
-): Classify.Errors[V] =>
-  Classify.make(verdict, { operation: call.toLowerCase(), target: capabilities.adapter, ...evidence })
-
-const request = (
-  registry: Registry.Registry["Service"],
-  call: Call,
-  lease: Lease.Lease | undefined,
-  instance: ServiceInstance.ServiceInstance
-): Effect.Effect<Lease.Lease, CallError> => {
-  if (call === "Register") return registry.register(instance)
-  if (lease === undefined) return Effect.fail(own("UnknownLease", call, registry))
-  return Effect.as(call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance), lease)
-}
+const succeeded = { Register: "Registered", Heartbeat: "Beaten", Verify: "Verified" } as const
 
 /**
  * A peer that has spoken the protocol before, and now answers something else, redirects elsewhere or knows none of its own
@@ -73,27 +60,6 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
   }
 }
 
-const success = (call: Call, sentAt: number): Heartbeat.Event => {
-  switch (call) {
-    case "Register":
-      return { _tag: "Registered" }
-    case "Heartbeat":
-      return { _tag: "Beaten", sentAt }
-    case "Verify":
-      return { _tag: "Verified" }
-  }
-}
-
-/**
- * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
- * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
- */
-const fromDefect = (call: Call, registry: Registry.Registry["Service"], cause: Cause.Cause<never>): Transient =>
-  own("Unreachable", call, registry, {
-    detail: "the adapter failed unexpectedly; see the cause",
-    cause: Cause.squash(cause)
-  })
-
 /** Puts the span of a call around it, unless there is no tracer that would keep it. */
 export const traced = (
   call: Call | "Deregister",
@@ -110,40 +76,14 @@ export const traced = (
       })
   )
 
-type Counters = Map<string, Metric.Counter<number>>
-
-// To find a series by its attributes costs more than to count: what is kept here is a short cut to the series, no more.
-const counters = new WeakMap<Registry.Registry["Service"], Counters>()
-
-const counterOf = (registry: Registry.Registry["Service"], call: Call, outcome: string): Metric.Counter<number> => {
-  const known: Counters = counters.get(registry) ?? new Map()
-  let counter = known.get(call + outcome)
-  if (counter === undefined) {
-    const { description, id } = Telemetry.calls
-    const attributes = { adapter: registry.capabilities.adapter, call, outcome }
-    counter = Metric.counter(id, { description, incremental: true, attributes })
-    counters.set(registry, known.set(call + outcome, counter))
-  }
-  return counter
-}
-
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
 const longestCall = /*#__PURE__*/ Duration.seconds(60)
 
-const withinDeadline = (
-  registry: Registry.Registry["Service"],
-  call: Call,
-  self: Effect.Effect<Lease.Lease, CallError>
-): Effect.Effect<Lease.Lease, CallError> =>
-  registry.capabilities.deadline === undefined
-    ? Effect.timeoutOrElse(self, {
-      duration: longestCall,
-      orElse: () => Effect.fail(own("TimedOut", call, registry, { after: longestCall }))
-    })
-    : self
-
 /**
  * Carries out one call. Never fails; interruption passes through.
+ *
+ * A defect of an adapter, or an interruption that began inside it, is not allowed to end a heartbeat: it counts as a
+ * failure for now, with the defect as cause. An interruption from outside never comes here: it ends the fiber.
  */
 export const perform = (
   registry: Registry.Registry["Service"],
@@ -153,25 +93,34 @@ export const perform = (
   everRegistered: boolean
 ): Effect.Effect<Outcome> =>
   Effect.withFiber((fiber) => {
+    const { adapter, deadline } = registry.capabilities
+    // Of what no registry answered.
+    const at: Attempted = { operation: call.toLowerCase(), target: adapter }
     const sentAt = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    const count = (outcome: string): void => counterOf(registry, call, outcome).updateUnsafe(1, fiber.context)
-    return withinDeadline(registry, call, Effect.suspend(() => request(registry, call, lease, instance))).pipe(
-      traced(call, registry.capabilities.adapter),
-      Effect.matchCause({
-        onSuccess: (lease): Outcome => {
-          count("ok")
-          return { event: success(call, sentAt), lease, error: undefined }
-        },
-        onFailure: (cause): Outcome => {
-          const found = Cause.findError(cause)
-          const error = Result.isSuccess(found) ? found.success : fromDefect(call, registry, found.failure)
-          count(Result.isSuccess(found) ? error._tag : "Defect")
-          return {
-            event: eventOf(error, everRegistered),
-            lease: error._tag === "LeaseLost" ? undefined : lease,
-            error
-          }
-        }
-      })
-    )
+    const count = (outcome: string): void =>
+      Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }).updateUnsafe(1, fiber.context)
+    const request = Effect.suspend((): Effect.Effect<Lease.Lease, CallError> => {
+      if (call === "Register") return registry.register(instance)
+      if (lease === undefined) return Effect.fail(Classify.unknownLease(at))
+      const sent = call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance)
+      return Effect.as(sent, lease)
+    })
+    const bounded = deadline !== undefined ? request : Effect.timeoutOrElse(request, {
+      duration: longestCall,
+      orElse: () => Effect.fail(Classify.timedOut({ ...at, after: longestCall }))
+    })
+    return Effect.matchCause(traced(call, adapter)(bounded), {
+      onSuccess: (lease): Outcome => {
+        count("ok")
+        return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }
+      },
+      onFailure: (cause): Outcome => {
+        const found = Cause.findError(cause)
+        const error = Result.isSuccess(found)
+          ? found.success
+          : Classify.unreachable({ ...at, detail: "the adapter failed; see the cause", cause: Cause.squash(cause) })
+        count(Result.isSuccess(found) ? error._tag : "Defect")
+        return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
+      }
+    })
   })

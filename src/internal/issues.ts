@@ -8,13 +8,8 @@ import type { Issue } from "../LifelineError.ts"
 
 const format = /*#__PURE__*/ SchemaIssue.makeFormatterStandardSchemaV1()
 
-const isIndex = (key: PropertyKey): boolean => typeof key === "number"
-
 const pathOf = (root: string, path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>(
-    (sofar, key) => isIndex(key) ? `${sofar}[${String(key)}]` : sofar === "" ? String(key) : `${sofar}.${String(key)}`,
-    root
-  )
+  path.reduce<string>((sofar, key) => sofar + (typeof key === "number" ? `[${key}]` : `.${String(key)}`), root)
 
 export const issuesOf = (error: Schema.SchemaError, root: string): ReadonlyArray<Issue> =>
   format(error.issue).issues.map((issue) => ({

@@ -18,21 +18,18 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
-import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Tracer from "effect/Tracer"
 import * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
 import type { Event, Status } from "../Lifeline.ts"
-import type { AuthFailed, ClosedReason, Refused } from "../LifelineError.ts"
-import { Closed, Exhausted, Replaced, Shutdown } from "../LifelineError.ts"
+import type { AuthFailed, ClosedReason, Exhausted, Refused } from "../LifelineError.ts"
+import { Closed, Replaced, Shutdown } from "../LifelineError.ts"
 import type { Registry } from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
@@ -57,20 +54,20 @@ export interface Loop extends LoopOptions {
 
   policy: Heartbeat.Policy
   state: Heartbeat.State
-  lease: Lease.Lease | undefined
-  error: Drive.CallError | undefined
-  exhausted: Exhausted | undefined
-  heldUntil: number | undefined
-  closed: ClosedReason | undefined
+  lease?: Lease.Lease | undefined
+  error?: Drive.CallError | undefined
+  exhausted?: Exhausted | undefined
+  heldUntil?: number | undefined
+  closed?: ClosedReason | undefined
 
-  fiber: Fiber.Fiber<void> | undefined
+  fiber?: Fiber.Fiber<void> | undefined
   asleep: boolean
-  calling: Drive.Call | undefined
+  calling?: Drive.Call | undefined
   readonly queue: Array<Heartbeat.Event>
   /** What whoever asked waits for. */
-  answer: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
+  answer?: Deferred.Deferred<void, Drive.CallError | Closed> | undefined
   /** Made when somebody first listens. */
-  listeners: Set<Queue.Enqueue<Event, Cause.Done>> | undefined
+  listeners?: Set<Queue.Enqueue<Event, Cause.Done>>
 }
 
 /** So many events a slow reader may be behind before it misses the oldest. */
@@ -85,17 +82,13 @@ const policyFor = (
     expiresAfter: heartbeat.expiresAfter ?? expiresAfter ?? registry.capabilities.expiresAfter
   })
 
-/** The same context where there is none, so that many lifelines share it. */
-const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
-  Option.isSome(Context.getOption(context, Tracer.ParentSpan)) ? Context.omit(Tracer.ParentSpan)(context) : context
-
 export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn.Return<Loop> {
   const clock = yield* Clock.Clock
   return {
     ...options,
     clock,
     random: yield* Random.Random,
-    context: withoutSpan(yield* Effect.context<never>()),
+    context: Context.omit(Tracer.ParentSpan)(yield* Effect.context<never>()),
     status: yield* SubscriptionRef.make<Status>({
       _tag: "Registering",
       since: clock.currentTimeMillisUnsafe(),
@@ -106,17 +99,8 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
     started: Deferred.makeUnsafe(),
     policy: policyFor(options, undefined),
     state: Heartbeat.initial,
-    lease: undefined,
-    error: undefined,
-    exhausted: undefined,
-    heldUntil: undefined,
-    closed: undefined,
-    fiber: undefined,
     asleep: false,
-    calling: undefined,
-    queue: [],
-    answer: undefined,
-    listeners: undefined
+    queue: []
   }
 })
 
@@ -140,11 +124,8 @@ const refresh = (loop: Loop, now: number): void => {
 const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
-const isLogged = ({ context }: Loop, { level }: Reporting.Notice): boolean =>
-  !LogLevel.isGreaterThan(Context.get(context, References.MinimumLogLevel), level)
-
 const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
-  Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
+  Effect.annotateLogs(Effect.logWithLevel(level)(message), {
     package: "effect-lifeline",
     adapter: registry.capabilities.adapter,
     service: instance.name,
@@ -164,107 +145,64 @@ const settle = (loop: Loop): void => {
 }
 
 /** Closed for good: only who deregistered may register again. */
-const isOver = ({ closed }: Loop): boolean => closed !== undefined && closed._tag !== "Detached"
+const isFinal = (reason: ClosedReason | undefined): boolean => reason !== undefined && reason._tag !== "Detached"
 
 const close = (loop: Loop, reason: ClosedReason): void => {
   loop.closed = reason
   const at = loop.clock.currentTimeMillisUnsafe()
   setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
-  if (isOver(loop)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
+  if (isFinal(reason)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
   settle(loop)
 }
 
-const gaveUp = (
-  { state }: Loop,
-  before: Heartbeat.State,
-  cause: Drive.CallError | undefined,
-  now: number
-): Exhausted | undefined =>
-  state.exhausted && !before.exhausted && cause?._tag === "Transient"
-    ? new Exhausted({
-      attempts: state.failures,
-      elapsed: Duration.millis(before.backoff.failures === 0 ? 0 : now - before.backoff.since),
-      last: cause
-    })
-    : undefined
-
-/** What whoever waits for the start is told, if this step decided it. */
-const decideStart = ({ started, status }: Loop, event: Heartbeat.Event): void => {
-  const now = SubscriptionRef.getUnsafe(status)
-  if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
-  else if (now._tag === "Halted" || now._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(now.cause))
-}
-
-/** What of a step is decided for others, once it was told. */
-const decide = (loop: Loop, event: Heartbeat.Event, cause: Drive.CallError | undefined): void => {
-  decideStart(loop, event)
-  if (loop.state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
-    close(loop, new Replaced({ by: cause.reason.by }))
-  }
-}
-
-/** One event into the machine, and all that follows from it outside. Only what is logged is left to the effect. */
+/** One event into the machine, and all that follows from it outside: what waits for it goes on once it is logged. */
 const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): Effect.Effect<void> => {
-  const { context, lease, policy, registry, state: before } = loop
+  const { context, policy, registry, started, state: before } = loop
   const now = loop.clock.currentTimeMillisUnsafe()
   const { state } = Heartbeat.step(policy, before, event, { now, random: loop.random.nextDoubleUnsafe() })
+  const report = { event, before, after: state, cause, lease: loop.lease, now }
   loop.state = state
-  if (cause !== undefined) loop.error = cause
-  else if (state.failures === 0 && state.confirmedAt !== undefined && state.mode === "Running") loop.error = undefined
+  loop.error = cause ?? (state.failures > 0 ? loop.error : undefined)
+  loop.exhausted = Reporting.gaveUp(report) ?? loop.exhausted
   if (event._tag === "Beaten") loop.heldUntil = Heartbeat.expiresAt(policy, state)
   if (event._tag === "Lost" && loop.heldUntil !== undefined) loop.heldUntil = Math.min(loop.heldUntil, now)
-  const report = { event, before, after: state, cause, lease, gaveUp: gaveUp(loop, before, cause, now), now }
-  loop.exhausted = state.exhausted ? report.gaveUp ?? loop.exhausted : undefined
   refresh(loop, now)
   if (Reporting.beganOutage(report)) {
     Metric.withAttributes(Telemetry.outages, { adapter: registry.capabilities.adapter }).updateUnsafe(1, context)
   }
   const notices = Reporting.noticesOf(report)
   for (const notice of notices) publish(loop, notice.event)
-  const lines = notices.filter((notice) => isLogged(loop, notice))
-  if (lines.length > 0) {
-    return Effect.andThen(
-      Effect.forEach(lines, (line) => log(loop, line), { discard: true }),
-      Effect.sync(() => decide(loop, event, cause))
-    )
+  if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
+  const status = SubscriptionRef.getUnsafe(loop.status)
+  if (status._tag === "Halted" || status._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(status.cause))
+  if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
+    close(loop, new Replaced({ by: cause.reason.by }))
   }
-  decide(loop, event, cause)
-  return Effect.void
+  return Effect.forEach(notices, (notice) => log(loop, notice), { discard: true })
 }
 
-/** In how many milliseconds the lease runs out; not above 0 where it has, or where there is none. */
-const leftOf = ({ clock, heldUntil = -Infinity }: Loop): number => heldUntil - clock.currentTimeMillisUnsafe()
+/** In how many milliseconds the lease runs out, where that is before so many have passed; else 0. */
+const leftOf = ({ clock, heldUntil = -Infinity }: Loop, longest: number): number => {
+  const left = heldUntil - clock.currentTimeMillisUnsafe()
+  return left > 0 && left < longest ? left : 0
+}
 
 /** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
-const expire = (loop: Loop): void =>
-  refresh(loop, Math.max(loop.heldUntil ?? -Infinity, loop.clock.currentTimeMillisUnsafe()))
+const expire = (loop: Loop): void => refresh(loop, Math.max(loop.heldUntil ?? 0, loop.clock.currentTimeMillisUnsafe()))
 
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
  * out meanwhile.
  */
 const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.Effect<A> => {
-  const left = leftOf(loop)
-  return left <= 0 || left >= longest ? wait : Effect.raceFirst(
+  const left = leftOf(loop, longest)
+  return left === 0 ? wait : Effect.raceFirst(
     wait,
-    Effect.sleep(left).pipe(
-      Effect.andThen(Effect.sync(() => expire(loop))),
-      Effect.andThen(Effect.never)
-    )
-  )
-}
-
-/** As {@link fenced}, without a fiber more: an idle lifeline is one timer. */
-const sleep = (loop: Loop, millis: number): Effect.Effect<void> => {
-  const { clock } = loop
-  const left = leftOf(loop)
-  return left <= 0 || left >= millis ? clock.sleep(Duration.millis(millis)) : Effect.flatMap(
-    clock.sleep(Duration.millis(left)),
-    () => {
+    Effect.flatMap(loop.clock.sleep(Duration.millis(left)), () => {
       expire(loop)
-      return clock.sleep(Duration.millis(millis - left))
-    }
+      return Effect.never
+    })
   )
 }
 
@@ -275,7 +213,6 @@ const call = (loop: Loop, action: Drive.Call): Effect.Effect<void> => {
   if (heldUntil <= now) refresh(loop, now)
   loop.calling = action
   const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
-  // What ends before the lease does cannot outlive it unnoticed.
   return Effect.flatMap(fenced(loop, performed, Duration.toMillis(deadline)), (outcome) => {
     loop.calling = undefined
     loop.lease = outcome.lease
@@ -299,13 +236,19 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       settle(loop)
       if (queue.length > 0) continue
     }
-    if (next === "Idle" || next === "Stop") {
+    if (!Drive.isCall(next)) {
       loop.fiber = undefined
       return
     }
     if (wait > 0) {
       loop.asleep = true
-      yield* sleep(loop, wait)
+      // As fenced, without a fiber more: an idle lifeline is one timer.
+      const left = leftOf(loop, wait)
+      if (left > 0) {
+        yield* clock.sleep(Duration.millis(left))
+        expire(loop)
+      }
+      yield* clock.sleep(Duration.millis(wait - left))
       loop.asleep = false
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
       if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
@@ -333,11 +276,10 @@ export const poke = (loop: Loop, event: Heartbeat.Event): Effect.Effect<void> =>
     loop.fiber = Effect.runForkWith(loop.context)(run(loop))
   })
 
-/** Starts with a fresh state, also after `stop`. */
+/** Starts afresh, also after `stop`. */
 export const start = (loop: Loop): Effect.Effect<void> =>
   Effect.suspend(() => {
     loop.closed = undefined
-    loop.state = Heartbeat.initial
     return poke(loop, { _tag: "Start" })
   })
 
@@ -356,18 +298,16 @@ export const ask = (loop: Loop, action: "Register" | "Heartbeat"): Effect.Effect
  * `patience`, so that its lease is known to whoever removes it.
  */
 export const stop = Effect.fnUntraced(function*(loop: Loop, reason: ClosedReason, patience?: Duration.Input) {
-  const { calling, fiber, policy } = loop
+  const { calling, fiber } = loop
   loop.closed = reason
   loop.queue.length = 0
   loop.fiber = undefined
   loop.asleep = false
   loop.calling = undefined
-  const at = { now: loop.clock.currentTimeMillisUnsafe(), random: 0 }
   if (fiber !== undefined && calling === "Register" && patience !== undefined) {
     yield* Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), patience)
   }
   if (fiber !== undefined) yield* Fiber.interrupt(fiber)
-  loop.state = Heartbeat.step(policy, loop.state, { _tag: "Stop" }, at).state
   close(loop, reason)
 })
 
@@ -376,7 +316,7 @@ export const events = (loop: Loop): Stream.Stream<Event> =>
   Stream.callback<Event>((listener) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        if (isOver(loop)) Queue.endUnsafe(listener)
+        if (isFinal(loop.closed)) Queue.endUnsafe(listener)
         return (loop.listeners ??= new Set()).add(listener)
       }),
       (listeners) => Effect.sync(() => listeners.delete(listener))

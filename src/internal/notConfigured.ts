@@ -7,7 +7,7 @@ import type { Refused } from "../LifelineError.ts"
 
 export const notConfigured = (operation: string): Effect.Effect<never, Refused> =>
   Effect.failSync(() =>
-    Classify.make("Unsupported", {
+    Classify.unsupported({
       operation,
       target: "no registry",
       detail: "no registry URL is configured, so nothing was sent"

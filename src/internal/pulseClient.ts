@@ -54,8 +54,7 @@ type ApiKey = NonNullable<Options["apiKey"]>
 
 const isFixed = (key: ApiKey): key is Redacted.Redacted => Redacted.isRedacted(key)
 
-/** The key that is to be sent now. */
-export const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | undefined> =>
+const currentKey = (key: Options["apiKey"]): Effect.Effect<Redacted.Redacted | undefined> =>
   key === undefined || isFixed(key) ? Effect.succeed(key) : SubscriptionRef.get(key)
 
 /** What drivers may know of the key. */
@@ -69,22 +68,31 @@ export const credential = (key: Options["apiKey"]): CredentialInfo => ({
 // What a header can carry: visible Latin-1, spaces within.
 const sendable = /^[\x20-\x7e\xa0-\xff]+$/
 
-/** How long one call may take, its whole answer included. */
-export const deadline = ({ requestTimeout }: Options): Duration.Duration =>
-  Duration.fromInputUnsafe(requestTimeout ?? "10 seconds")
+/** The key that is to be sent now, fit for a header: what spaces there are around it are not part of it. */
+export const sendableKey = (
+  key: Options["apiKey"],
+  at: Attempted
+): Effect.Effect<Redacted.Redacted | undefined, AuthFailed> =>
+  Effect.flatMap(currentKey(key), (given) => {
+    if (given === undefined) return Effect.succeed(given)
+    const value = Redacted.value(given).trim()
+    if (value === "") return Effect.fail(Classify.credentialMissing(at))
+    return sendable.test(value)
+      ? Effect.succeed(Redacted.make(value))
+      : Effect.fail(Classify.unauthorized({ ...at, detail: "no header can carry it, so nothing was sent" }))
+  })
 
 const readUrl = (text: string): Effect.Effect<string, Refused> => {
   const plain = showUrl(text)
   return plain !== undefined && URL.parse(text)?.href === plain
     ? Effect.succeed(plain.replace(/\/+$/, ""))
     : Effect.failSync(() =>
-      Classify.make("InvalidRequest", {
+      Classify.invalidRequest({
         operation: "configure",
         target: showText(text),
         issues: [{
           path: "options.url",
-          message: "must be an absolute http or https URL without user name, password, query and fragment, " +
-            "e.g. http://pulse:9696"
+          message: "must be an absolute http or https URL without credentials, query and fragment"
         }]
       })
     )
@@ -93,38 +101,40 @@ const readUrl = (text: string): Effect.Effect<string, Refused> => {
 // Without `read` the type of the result is `void`, and so is this.
 const nothing = (): Effect.Effect<never> => Effect.void as Effect.Effect<never>
 
+/** A client of one registry. */
+export interface Client {
+  /** Where the registry is, as it may be shown. */
+  readonly target: string
+  /** How long one call may take, its whole answer included. */
+  readonly deadline: Duration.Duration
+  readonly send: Send
+}
+
 export const make = Effect.fnUntraced(function*(
   options: Options
-): Effect.fn.Return<Send, Refused, HttpClient.HttpClient> {
+): Effect.fn.Return<Client, Refused, HttpClient.HttpClient> {
   const client = prepare(yield* HttpClient.HttpClient)
-  const base = yield* readUrl(options.url?.trim() ?? "")
-  const timeout = deadline(options)
-  return Effect.fnUntraced(function*(operation, route, table, call) {
-    const url = base + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
+  const target = yield* readUrl(options.url?.trim() ?? "")
+  const deadline = Duration.fromInputUnsafe(options.requestTimeout ?? "10 seconds")
+  const send: Send = Effect.fnUntraced(function*(operation, route, table, call) {
+    const url = target + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
     const at: Attempted = { operation, target: `${route.method} ${url}` }
-    let request = HttpClientRequest.make(route.method)(url, {
+    const key = yield* sendableKey(options.apiKey, at)
+    const request = HttpClientRequest.make(route.method)(url, {
       acceptJson: true,
+      headers: { [apiKeyHeader]: key && Redacted.value(key) },
       urlParams: call.query,
       body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
     })
-    const key = yield* currentKey(options.apiKey)
-    if (key !== undefined) {
-      const value = Redacted.value(key).trim()
-      if (value === "") return yield* Classify.make("CredentialMissing", at)
-      if (!sendable.test(value)) {
-        const detail = "it holds characters that a header cannot carry, so nothing was sent"
-        return yield* Classify.make("Unauthorized", { ...at, detail })
-      }
-      request = HttpClientRequest.setHeader(request, apiKeyHeader, value)
-    }
     const body = yield* exchange(call.client ?? client, request, {
       at,
       table,
-      timeout,
+      timeout: deadline,
       body: call.read !== undefined,
       tracePropagation: options.tracePropagation ?? false,
       secrets: [key].concat(call.secret)
     })
     return yield* (call.read ?? nothing)(body, at)
   })
+  return { target, deadline, send }
 })

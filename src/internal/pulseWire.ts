@@ -50,6 +50,9 @@ export type Service = typeof Service.Type
 
 export const Services = Schema.Array(Service)
 
+/** What a lifeline reads of its own service: the rest it has said itself. */
+export const Registration = Schema.Struct({ id: Schema.NonEmptyString, api_url: Schema.String })
+
 /** One event of `GET /ws` and `GET /events`. Unknown types pass through. */
 export const Event = Schema.Struct({
   type: Schema.String,

@@ -87,12 +87,12 @@ const revivalOf = (
   if (classified._tag === "Terminal") {
     switch (classified.reason) {
       case "Unauthorized":
-        return Effect.fail(Classify.make("Unauthorized", at))
+        return Effect.fail(Classify.unauthorized(at))
       case "NotFound":
-        return Effect.fail(Classify.make("UnknownLease", at))
+        return Effect.fail(Classify.unknownLease(at))
       case "Gone":
       case "TimedOut":
-        return Effect.fail(Classify.make("LeaseExpired", at))
+        return Effect.fail(Classify.leaseExpired(at))
     }
   }
   if (status >= 200 && status < 300 && token !== undefined) return Effect.succeed(token)
@@ -101,8 +101,8 @@ const revivalOf = (
     : "whether it is revived is open"
   return Effect.fail(
     status === 0
-      ? Classify.make("Unreachable", { ...at, detail })
-      : Classify.make("Unavailable", { ...at, status, detail, retryAfter })
+      ? Classify.unreachable({ ...at, detail })
+      : Classify.unavailable({ ...at, status, detail, retryAfter })
   )
 }
 
@@ -248,7 +248,7 @@ export const make = <R>(
       bounded(
         Effect.suspend(() => options.isAlive(entry)),
         timeout,
-        () => Effect.fail(Classify.make("TimedOut", { operation: "isAlive", target: entry.lease.id, after: timeout }))
+        () => Effect.fail(Classify.timedOut({ operation: "isAlive", target: entry.lease.id, after: timeout }))
       )
 
     /** Asks for the status; `undefined`: there is nothing to present, so nothing was sent. */

@@ -9,8 +9,9 @@ import * as Duration from "effect/Duration"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
 import type { Event } from "../Lifeline.ts"
-import type { Exhausted } from "../LifelineError.ts"
+import { Exhausted } from "../LifelineError.ts"
 import type { CallError } from "./drive.ts"
+import { isCall } from "./drive.ts"
 import { nextAttempt } from "./status.ts"
 
 /** One step: the state before and after, what happened and what it came from. */
@@ -20,8 +21,6 @@ export interface Report {
   readonly after: Heartbeat.State
   readonly cause: CallError | undefined
   readonly lease: Lease.Lease | undefined
-  /** Set when the bounded backoff of the first registration gave up in this step. */
-  readonly gaveUp: Exhausted | undefined
   readonly now: number
 }
 
@@ -29,99 +28,70 @@ export interface Report {
 export interface Notice {
   readonly event: Event
   readonly level: "Debug" | "Info" | "Warn" | "Error"
-  /** Put together where it is logged: most lines are below the level that is. */
-  readonly message: () => string
+  readonly message: string
 }
 
 const milestone = 5
-
-const inTime = (delay: number): string => Duration.format(Duration.millis(Math.round(delay)))
-
-const plan = ({ after, now }: Report): string =>
-  nextAttempt(after) === undefined
-    ? "nothing more is tried"
-    : after.dueAt <= now
-    ? "next attempt at once"
-    : `next attempt in ${inTime(after.dueAt - now)}`
-
-/** Whether this step ended an outage of a registration that once stood. */
-const recovered = ({ after, before }: Report): boolean =>
-  before.failures > 0 && after.failures === 0 && before.everRegistered && after.registered
 
 /** Whether this step began an outage of a registration that once stood. */
 export const beganOutage = ({ after, before }: Report): boolean =>
   before.failures === 0 && after.failures > 0 && before.everRegistered
 
-const notice = (level: Notice["level"], event: Event, message: () => string): Notice => ({ event, level, message })
+/** Set when the bounded backoff of the first registration gave up in this step. */
+export const gaveUp = ({ after, before, cause, now }: Report): Exhausted | undefined =>
+  after.exhausted && !before.exhausted && cause?._tag === "Transient"
+    ? new Exhausted({
+      attempts: after.failures,
+      elapsed: Duration.millis(now - after.backoff.since),
+      last: cause
+    })
+    : undefined
 
-const ofError = (report: Report, cause: CallError): Notice | undefined => {
-  const { after, before: { next: call }, event, now: at } = report
-  switch (event._tag) {
-    case "Failed": {
-      if (call === "Idle" || call === "Stop") return undefined
-      const { failures } = after
-      return notice(
-        failures === 1 || failures % milestone === 0 ? "Warn" : "Debug",
-        { _tag: "Failed", at, call, cause, failures, nextAttemptAt: nextAttempt(after) },
-        () => `${cause.message}; failure ${failures} in a row, ${plan(report)}`
-      )
-    }
-    case "Lost":
-      return notice("Warn", { _tag: "LeaseLost", at, cause }, () => `${cause.message}; ${plan(report)}`)
-    case "Rejected":
-      return notice("Error", { _tag: "Halted", at, cause }, () => `${cause.message}; ${plan(report)}`)
-    default:
-      return undefined
-  }
-}
+const inTime = (delay: number): string => Duration.format(Duration.millis(Math.round(delay)))
 
-const main = (report: Report): Notice | undefined => {
-  const { after, before, cause, event, lease, now: at } = report
-  if (cause !== undefined) return ofError(report, cause)
-  switch (event._tag) {
-    case "Registered": {
-      const again = before.everRegistered
-      return lease && notice(
-        "Info",
-        { _tag: "Registered", at, lease, again },
-        () => `${again ? "registered again" : "registered"} as ${lease.id}`
-      )
-    }
-    case "Beaten":
-      return notice("Debug", { _tag: "Beat", at, nextAt: after.dueAt }, () => `beat acknowledged, ${plan(report)}`)
-    case "Verified":
-      return notice("Debug", { _tag: "Verified", at }, () => `registration verified, ${plan(report)}`)
-    case "Woken": {
-      const late = at - before.dueAt
-      return notice(
-        "Info",
-        { _tag: "Woken", at, late },
-        () => `the timer fired ${inTime(late)} late: ${after.next.toLowerCase()} in ${inTime(after.dueAt - at)}`
-      )
-    }
-    default:
-      return undefined
-  }
+const plan = ({ dueAt, next }: Heartbeat.State, now: number): string => {
+  if (!isCall(next)) return "nothing more is tried"
+  return `next attempt ${dueAt > now ? `in ${inTime(dueAt - now)}` : "at once"}`
 }
 
 export const noticesOf = (report: Report): ReadonlyArray<Notice> => {
-  const { after, before: { failures }, gaveUp, now: at } = report
-  const first = main(report)
-  const notices = first === undefined ? [] : [first]
-  if (gaveUp !== undefined) {
-    const fate = nextAttempt(after) === undefined ? "not registered" : "going on standalone"
-    notices.push(notice(
-      "Warn",
-      { _tag: "WentStandalone", at, cause: gaveUp },
-      () => `${fate}: ${gaveUp.message}; ${plan(report)}`
-    ))
+  const { after, before, cause, event, lease, now: at } = report
+  const notices: Array<Notice> = []
+  const tell = (level: Notice["level"], message: string, event: Event): void => {
+    notices.push({ event, level, message })
   }
-  if (recovered(report)) {
-    notices.push(notice(
-      "Info",
-      { _tag: "Recovered", at, failures },
-      () => `recovered after ${failures} ${failures === 1 ? "failure" : "failures"}`
-    ))
+  const next = plan(after, at)
+  if (cause !== undefined) {
+    const message = `${cause.message}; ${next}`
+    const { failures } = after
+    if (event._tag === "Lost") tell("Warn", message, { _tag: "LeaseLost", at, cause })
+    if (event._tag === "Rejected") tell("Error", message, { _tag: "Halted", at, cause })
+    if (event._tag === "Failed" && isCall(before.next)) {
+      tell(
+        failures === 1 || failures % milestone === 0 ? "Warn" : "Debug",
+        `${cause.message}; failure ${failures} in a row, ${next}`,
+        { _tag: "Failed", at, call: before.next, cause, failures, nextAttemptAt: nextAttempt(after) }
+      )
+    }
+  }
+  if (event._tag === "Registered" && lease !== undefined) {
+    const again = before.everRegistered
+    tell("Info", `registered ${again ? "again " : ""}as ${lease.id}`, { _tag: "Registered", at, lease, again })
+  }
+  if (event._tag === "Beaten") tell("Debug", `beat acknowledged, ${next}`, { _tag: "Beat", at, nextAt: after.dueAt })
+  if (event._tag === "Verified") tell("Debug", `registration verified, ${next}`, { _tag: "Verified", at })
+  if (event._tag === "Woken") {
+    const late = at - before.dueAt
+    tell("Info", `the timer fired ${inTime(late)} late, ${next}`, { _tag: "Woken", at, late })
+  }
+  const exhausted = gaveUp(report)
+  if (exhausted !== undefined) {
+    const fate = isCall(after.next) ? "going on standalone" : "not registered"
+    tell("Warn", `${fate}: ${exhausted.message}; ${next}`, { _tag: "WentStandalone", at, cause: exhausted })
+  }
+  if (before.failures > 0 && after.failures === 0 && before.everRegistered && after.registered) {
+    const { failures } = before
+    tell("Info", `recovered after ${failures} failure${failures === 1 ? "" : "s"}`, { _tag: "Recovered", at, failures })
   }
   return notices
 }

@@ -58,7 +58,7 @@ const dial: WebSocket.Dialer = ({ at, headers, maxMessage, protocols, url }, eve
           perMessageDeflate: false
         }),
       catch: (cause) =>
-        Classify.make("InvalidRequest", {
+        Classify.invalidRequest({
           ...at,
           issues: [{
             path: "credential",

@@ -227,11 +227,11 @@ export const make: (options?: Options) => Effect.Effect<Memory["Service"], never
       return call(at, (now) => {
         const entry = entries.get(lease.id)
         if (entry === undefined) {
-          return Effect.fail(Classify.make(lapsed.has(lease.id) ? "LeaseExpired" : "UnknownLease", at))
+          return Effect.fail((lapsed.has(lease.id) ? Classify.leaseExpired : Classify.unknownLease)(at))
         }
         return entry.service.apiUrl === lease.data
           ? run(entry, now)
-          : Effect.fail(Classify.make("LeaseTaken", { ...at, by: entry.service.apiUrl }))
+          : Effect.fail(Classify.leaseTaken({ ...at, by: entry.service.apiUrl }))
       })
     }
 

@@ -69,10 +69,10 @@ const capabilities: Registry.Capabilities = {
   browser: "same-origin"
 }
 
-const readService = readJson(Wire.Service)
+const readRegistration = readJson(Wire.Registration)
 
 /** The same address, whatever its spelling. */
-const isSameUrl = (a: string, b: string): boolean => a === b || (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
+const isSameUrl = (a: string, b: string): boolean => (URL.parse(a)?.href ?? a) === (URL.parse(b)?.href ?? b)
 
 /**
  * Makes the adapter. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or https URL, or holds a user
@@ -86,20 +86,16 @@ export const make: (
 ) => Effect.Effect<Registry.Registry["Service"], Refused, HttpClient.HttpClient> = Effect.fnUntraced(
   function*(options: Options) {
     if (!Client.isConfigured(options)) return Registry.disabled
-    const send = yield* Client.make(options)
+    const { deadline, send, target } = yield* Client.make(options)
     return Registry.Registry.of({
-      capabilities: {
-        ...capabilities,
-        target: options.url?.trim().replace(/\/+$/, ""),
-        deadline: Client.deadline(options)
-      },
+      capabilities: { ...capabilities, target, deadline },
       credential: Client.credential(options.apiKey),
       register: Effect.fnUntraced(function*(input) {
         const instance = yield* ServiceInstance.make(input)
         const service = yield* send("register", routes.register, Classify.http, {
           payload: Wire.toRegister(instance),
           secret: instance.apiKey,
-          read: readService
+          read: readRegistration
         })
         return {
           id: service.id,
@@ -116,10 +112,10 @@ export const make: (
           id,
           secret: instance.apiKey,
           read: (body, at) =>
-            Effect.flatMap(readService(body, at), ({ api_url }) =>
+            Effect.flatMap(readRegistration(body, at), ({ api_url }) =>
               isSameUrl(api_url, instance.apiUrl)
                 ? Effect.void
-                : Effect.fail(Classify.make("LeaseTaken", { ...at, by: showUrl(api_url) })))
+                : Effect.fail(Classify.leaseTaken({ ...at, by: showUrl(api_url) })))
         }),
       deregister: ({ id }, instance) =>
         Effect.catchTag(

@@ -95,7 +95,7 @@ export const make: (
         sharedSettings: notConfigured("sharedSettings")
       })
     }
-    const send = yield* Client.make(options)
+    const { send } = yield* Client.make(options)
     return PulseApi.of({
       indexers: (id) => send("indexers", routes.indexers, Classify.http, { id, read: readIndexers }),
       downloadClients: send("downloadClients", routes.downloadClients, Classify.http, { read: readDownloadClients }),

@@ -30,7 +30,7 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
@@ -90,9 +90,6 @@ const statuses: { readonly [type: string]: ServiceInstance.ServiceStatus } = {
   service_degraded: "degraded"
 }
 
-// What a header can carry: visible Latin-1, spaces within.
-const sendable = /^[\x20-\x7e\xa0-\xff]+$/
-
 const text = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
 const toChange = ({ data, service_id: id, type }: Wire.Event): Directory.Change => {
@@ -112,7 +109,7 @@ const changesOf = (events: Events | undefined, origin: Origin, client: HttpClien
   if (events === undefined) {
     return () =>
       Effect.failSync(() =>
-        Classify.make("Unsupported", { ...at, detail: "no way of events was chosen; ask discover again instead" })
+        Classify.unsupported({ ...at, detail: "no way of events was chosen; ask discover again instead" })
       )
   }
   const connect = events.connect(origin)
@@ -149,28 +146,16 @@ export const make: (
   function*(options: Options) {
     if (!Client.isConfigured(options)) return Directory.disabled
     const client = yield* HttpClient.HttpClient
-    const send = yield* Client.make(options)
+    const { send, target } = yield* Client.make(options)
     const { apiKey, events } = options
-    const url = (options.url ?? "").trim().replace(/\/+$/, "")
-    const at = { operation: "changes", target: url }
-    const headers = Effect.flatMap(
-      Client.currentKey(apiKey),
-      (key): Effect.Effect<{ readonly [name: string]: Redacted.Redacted }, AuthFailed> => {
-        if (key === undefined) return Effect.succeed({})
-        const value = Redacted.value(key).trim()
-        if (value === "") return Effect.fail(Classify.make("CredentialMissing", at))
-        // As in Client.make: not the caller's request is wrong but the key.
-        if (!sendable.test(value)) {
-          const detail = "it holds characters that a header cannot carry, so nothing was sent"
-          return Effect.fail(Classify.make("Unauthorized", { ...at, detail }))
-        }
-        return Effect.succeed({ [routes.apiKeyHeader]: Redacted.make(value) })
-      }
+    const headers = Effect.map(
+      Client.sendableKey(apiKey, { operation: "changes", target }),
+      (key): { readonly [name: string]: Redacted.Redacted } => key === undefined ? {} : { [routes.apiKeyHeader]: key }
     )
     return Directory.Directory.of({
       capabilities: {
         adapter: "pulse",
-        target: url,
+        target,
         enabled: true,
         watch: events?.watch ?? "none",
         browser: "same-origin"
@@ -187,7 +172,7 @@ export const make: (
           (services) => services.map(Wire.toService).filter((service) => Directory.matches(query, service))
         )
       },
-      changes: changesOf(events, { url, headers, options }, client),
+      changes: changesOf(events, { url: target, headers, options }, client),
       credentialChanges: Client.credential(apiKey).changes
     })
   }

@@ -18,6 +18,7 @@ import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Schema from "effect/Schema"
 import { issuesOf } from "../internal/issues.ts"
+import { showIssues } from "../internal/showIssues.ts"
 
 /**
  * A registered service. Times are milliseconds since 1970, `metadata` is JSON text.
@@ -337,8 +338,7 @@ const skipped = (key: string, error: Schema.SchemaError): Effect.Effect<undefine
   Effect.as(
     Effect.logWarning(
       `The registry's store holds a record that cannot be read, and starts without it: ${key}: ${
-        issuesOf(error, "").map((issue) => issue.path === "" ? issue.message : `${issue.path}: ${issue.message}`)
-          .join("; ")
+        showIssues(issuesOf(error, "record"))
       }`
     ),
     undefined

@@ -166,7 +166,7 @@ const connecting = (directory: Find, generation: number) =>
     directory.changes({ cursor: undefined, attempt: 1, generation }),
     (error) =>
       error._tag === "Inconclusive" || error._tag === "Stop"
-        ? Classify.make("Unreachable", { operation: error.operation, target: error.target, detail: error.message })
+        ? Classify.unreachable({ operation: error.operation, target: error.target, detail: error.message })
         : error
   )
 

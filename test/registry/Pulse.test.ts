@@ -580,8 +580,8 @@ describe("Pulse, credentials", () => {
         assert.deepStrictEqual(reasons, [
           "bad <redacted>",
           [{ path: "body.<redacted>", message: "expected not <redacted>" }],
-          "answered 302: a redirect to http://elsewhere/<redacted>, which is not followed as the API key would go with " +
-          "it; set the URL to where the registry is",
+          "answered 302: a redirect to http://elsewhere/<redacted>, not followed as credentials would go " +
+          "along; set the final URL",
           undefined,
           "ECONNREFUSED",
           "body.api_url: Expected string"

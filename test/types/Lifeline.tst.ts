@@ -69,7 +69,7 @@ describe("what the calls of a lifeline can fail with", () => {
     expect<Service["reregister"]>().type.toBe<
       Effect.Effect<Lease.Lease, Transient | LeaseLost | AuthFailed | Refused | Closed>
     >()
-    expect<Service["awaitOnline"]>().type.toBe<
+    expect(Lifeline.awaitOnline(null as unknown as Service)).type.toBe<
       Effect.Effect<Lease.Lease, AuthFailed | Refused | Exhausted | Closed>
     >()
     expect<Service["deregister"]>().type.toBe<Effect.Effect<void, Transient | AuthFailed | Refused>>()
