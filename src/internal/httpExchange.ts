@@ -42,7 +42,7 @@ export interface Options<T extends Classify.Table> {
 const isOk = (status: number): boolean => status >= 200 && status < 300
 
 /** A client that signs what it sends may also fail with what it found out itself. */
-export type Client =
+export type ExchangeClient =
   | HttpClient.HttpClient
   | HttpClient.HttpClient.With<HttpClientError.HttpClientError | AuthFailed | Refused>
 
@@ -53,7 +53,7 @@ export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient =
 
 /** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(
-  client: Client,
+  client: ExchangeClient,
   request: HttpClientRequest.HttpClientRequest,
   { at, body, secrets, table, timeout, tracePropagation }: Options<T>
 ): Effect.Effect<string, Classify.ErrorsOf<T> | Transient | AuthFailed> =>

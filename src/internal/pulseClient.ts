@@ -14,7 +14,7 @@ import * as Classify from "../Classify.ts"
 import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import type { CredentialInfo } from "../Registry.ts"
 import { exchange, prepare } from "./httpExchange.ts"
-import type { Client } from "./httpExchange.ts"
+import type { ExchangeClient } from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
 import { showText, showUrl } from "./url.ts"
@@ -34,7 +34,7 @@ export interface Call<A, E> {
   /** Sent with the request, beside the API key, and kept out of errors. */
   readonly secret?: Redacted.Redacted | ReadonlyArray<Redacted.Redacted | undefined> | undefined
   /** Instead of the adapter's own: one that signs what it sends. */
-  readonly client?: Client | undefined
+  readonly client?: ExchangeClient | undefined
   /** Reads the body of a success. Absent: a success needs no body. */
   readonly read?: ((body: string, at: Attempted) => Effect.Effect<A, E>) | undefined
 }

@@ -194,7 +194,7 @@ const proofOnly = (authorizer: Credential.Authorizer): Credential.Authorizer => 
 /** The calls, and what they share. */
 const connect = Effect.fnUntraced(function*(options: Pulse.Options) {
   const client = yield* HttpClient.HttpClient
-  const send = yield* Client.make(options)
+  const { send } = yield* Client.make(options)
 
   /** One call, signed; the token that goes along is kept out of errors. */
   const call = <const T extends Classify.Table, A, E>(
