@@ -24,13 +24,13 @@
  *
  * | gRPC, Connect | verdict | error |
  * |---|---|---|
- * | `uNAUTHENTICATED`, `pERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
- * | `uNAVAILABLE`, `iNTERNAL`, `dEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
- * | `rESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
- * | `iNVALID_ARGUMENT`, `fAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
- * | `nOT_FOUND`, `uNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
- * | `cANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
- * | `uNKNOWN`, `aBORTED`, every other one | `Inconclusive` | `Inconclusive` |
+ * | `UNAUTHENTICATED`, `PERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
+ * | `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
+ * | `RESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
+ * | `INVALID_ARGUMENT`, `FAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
+ * | `NOT_FOUND`, `UNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
+ * | `CANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
+ * | `UNKNOWN`, `ABORTED`, every other one | `Inconclusive` | `Inconclusive` |
  *
  * | WebSocket close | verdict | error |
  * |---|---|---|
