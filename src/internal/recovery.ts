@@ -276,7 +276,8 @@ export const make = <R>(
         Effect.catch((error) => {
           isTokenRejected = error._tag === "AuthFailed" &&
             (error.reason._tag === "Unauthorized" || error.reason._tag === "CredentialExpired")
-          return Effect.as(annotated(Effect.logDebug(error.message), lease.id), Status.answerOf(error))
+          const log = error._tag === "Refused" ? Effect.logWarning(error.message) : Effect.logDebug(error.message)
+          return Effect.as(annotated(log, lease.id), Status.answerOf(error))
         })
       )
       const { value } = presented
@@ -286,7 +287,9 @@ export const make = <R>(
 
     const warnUnexpected = (id: string, { status }: Status.Answer) =>
       annotated(
-        Effect.logWarning(`the registry answered ${String(status)}, which says nothing of the lease: taken as live`),
+        Effect.logWarning(
+          `the registry's answer${status === 0 ? "" : ` (${status})`} says nothing of the lease: taken as live`
+        ),
         id
       )
 

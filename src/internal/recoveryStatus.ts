@@ -143,6 +143,7 @@ export const answerOf = (error: Transient | AuthFailed | Refused | LeaseLost): A
     case "AuthFailed":
       return error.reason._tag === "CredentialMissing" ? {} : { status: error.reason._tag === "Forbidden" ? 403 : 401 }
     case "Refused":
-      return { status: error.reason._tag === "NotFound" ? 404 : 400 }
+      // Of all others the status is not known, only that there was something.
+      return { status: error.reason._tag === "NotFound" ? 404 : 0 }
   }
 }
