@@ -175,7 +175,7 @@ const signed = (
         isApiKeyRefused(answer.status, answer.headers["www-authenticate"])
           ? Effect.andThen(
             discard(answer),
-            Effect.fail(Classify.make("Forbidden", {
+            Effect.fail(Classify.forbidden({
               operation: "authorize",
               target: `${request.method} ${showUrl(request.url) ?? ""}`,
               status: answer.status,
@@ -242,7 +242,7 @@ const connect = Effect.fnUntraced(function*(options: Pulse.Options) {
         id,
         // Acknowledged as that of a service without a lease: ours is not there any more.
         read: (body, at): Effect.Effect<WireLease.Beat, Refused | LeaseLost> =>
-          body === "" ? Effect.fail(Classify.make("UnknownLease", at)) : readBeat(body, at)
+          body === "" ? Effect.fail(Classify.unknownLease(at)) : readBeat(body, at)
       }),
       (beat) =>
         "token" in beat ? { status: 200, token: toToken(beat.token, beat.expiresAt, beat.jti) } : { status: 200 }
@@ -255,7 +255,7 @@ const connect = Effect.fnUntraced(function*(options: Pulse.Options) {
         read: (body, at): Effect.Effect<Status, Refused | LeaseLost> =>
           Effect.flatMap(readStatus(body, at), ({ status }) =>
             status === "ended"
-              ? Effect.fail(Classify.make("LeaseExpired", at))
+              ? Effect.fail(Classify.leaseExpired(at))
               : Effect.succeed({ status: 200, says: status }))
       }),
     refresh: ({ id }, context) => refresh(Classify.http, id, context),
@@ -315,12 +315,12 @@ export const make: (options: Options) => Effect.Effect<
     refresh: (context) => {
       const id = idOf(context.token)
       return id === undefined
-        ? Effect.fail(Classify.make("CredentialMissing", at("refresh")))
+        ? Effect.fail(Classify.credentialMissing(at("refresh")))
         : refresh(Classify.http, id, context)
     },
     revive: Effect.fnUntraced(function*(context) {
       const id = idOf(context.token)
-      if (id === undefined) return yield* Classify.make("UnknownLease", at("revival"))
+      if (id === undefined) return yield* Classify.unknownLease(at("revival"))
       const { token } = yield* heartbeat(id, context, { idempotencyKey: context.idempotencyKey })
       // Alive already, as somebody with the same key was faster: what is missing is a token.
       return token ?? (yield* refresh(Classify.httpLease, id, context))
@@ -348,7 +348,7 @@ export const make: (options: Options) => Effect.Effect<
       })
       if (lease === undefined) {
         const detail = "the registry gives no leases; turn them on there, or use registry/Pulse"
-        return yield* Classify.make("Unsupported", { ...at("register"), detail })
+        return yield* Classify.unsupported({ ...at("register"), detail })
       }
       latest = id
       yield* accept(toToken(lease.token, lease.expires_at, lease.jti))
