@@ -205,7 +205,9 @@ describe("the holder is alive", () => {
     Effect.gen(function*() {
       const before = output.length
       yield* scenario({ status: [{ status: 418 }] })
-      assert.isTrue(output.slice(before).some((line) => line.includes("the registry's answer (418) says nothing of the lease")))
+      assert.isTrue(
+        output.slice(before).some((line) => line.includes("the registry's answer (418) says nothing of the lease"))
+      )
     }))
 
   it.effect("on 401 one refresh, and asked again with the new token", () =>
