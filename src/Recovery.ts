@@ -237,7 +237,7 @@ export const reconcile = <R = never>(
  * @since 0.1.0
  */
 export class Recovery extends Context.Service<Recovery, {
-  /** What the leases came to when each of them had been looked at once. */
+  /** What the leases came to when each of them had been looked at once; what is known by then where the scope is closed before. */
   readonly first: Effect.Effect<ReadonlyArray<Report>>
   /** The newest report of each lease so far. */
   readonly reports: Effect.Effect<ReadonlyArray<Report>>
@@ -264,12 +264,16 @@ export const make = <R = never>(
     const tell = ({ report }: Engine.Outcome): Effect.Effect<void> =>
       SubscriptionRef.update(state, (known) => new Map(known).set(report.id, report))
 
+    /** Somebody has removed it. */
+    const forget = (id: string): Effect.Effect<void> =>
+      SubscriptionRef.update(state, (known) => new Map([...known].filter(([other]) => other !== id)))
+
     const follow = ({ backoff, report }: Engine.Outcome): Effect.Effect<void, never, R> => {
       const retryAt = report._tag === "Finalised" ? undefined : report.retryAt
       return retryAt === undefined ? Effect.void : Effect.gen(function*() {
         yield* Effect.sleep(Math.max(0, retryAt - (yield* Clock.currentTimeMillis)))
         const outcome = yield* few.withPermits(1)(engine.recover(report.id, backoff, false))
-        if (outcome === undefined) return
+        if (outcome === undefined) return yield* forget(report.id)
         yield* tell(outcome)
         yield* follow(outcome)
       })
@@ -285,16 +289,22 @@ export const make = <R = never>(
           return yield* begin(next)
         }))
 
-    yield* Effect.forkScoped(Effect.gen(function*() {
+    const toArray = (known: ReadonlyMap<string, Report>): ReadonlyArray<Report> => [...known.values()]
+    const reports = Effect.map(SubscriptionRef.get(state), toArray)
+
+    yield* Effect.gen(function*() {
       const outcomes = yield* begin(Backoff.initial)
       yield* Deferred.succeed(first, outcomes.map(({ report }) => report))
       yield* Effect.forEach(outcomes, follow, { concurrency: "unbounded", discard: true })
-    }))
+    }).pipe(
+      // Who waits is answered.
+      Effect.ensuring(Effect.flatMap(reports, (known) => Deferred.succeed(first, known))),
+      Effect.forkScoped({ startImmediately: true })
+    )
 
-    const toArray = (known: ReadonlyMap<string, Report>): ReadonlyArray<Report> => [...known.values()]
     return {
       first: Deferred.await(first),
-      reports: Effect.map(SubscriptionRef.get(state), toArray),
+      reports,
       changes: Stream.map(SubscriptionRef.changes(state), toArray)
     }
   })

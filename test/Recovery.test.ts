@@ -478,6 +478,31 @@ describe("many leases", () => {
     30_000
   )
 
+  it.effect("one that interrupts itself interrupts nobody else", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["1", "2", "3"]) yield* prepared(store, id)
+      const api = makeApi(active)
+      api.before = (_, id) => id === "1" ? Effect.interrupt : Effect.void
+      const isAlive = ({ lease }: Recovery.Entry) => lease.id === "2" ? Effect.interrupt : Effect.succeed(true)
+      const reports = yield* during(boot(store, { api, isAlive }))
+      assert.deepStrictEqual(all(reports), ["Attached open", "Deferred", "Attached"])
+    }))
+
+  it.effect("a write that hangs holds up one lease, not the writes of others", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["1", "2", "3"]) yield* prepared(store, id)
+      store.before = (method, key) => method === "set" && key === "recovery/lease/1" ? Effect.never : Effect.void
+      const fiber = yield* Effect.forkChild(boot(store, { api: makeApi({ status: [{ status: 404 }] }) }))
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(tokenOf(store, "2"))
+      assert.isUndefined(tokenOf(store, "3"))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(all(yield* Fiber.join(fiber)), ["Deferred", "Finalised NotFound", "Finalised NotFound"])
+      assert.isDefined(tokenOf(store, "1"))
+    }))
+
   it.effect("a store that hangs holds up one lease for 5 s", () =>
     Effect.gen(function*() {
       const store = makeStore()
@@ -544,6 +569,7 @@ describe("many leases", () => {
       )
       store.entries.set("credential/token/somebody else", "x")
       store.entries.set("recovery/credential/state/1", "x")
+      store.entries.set("recovery/credential/state/4", "x")
       assert.deepStrictEqual(all(yield* boot(store, { api: makeApi(active) })), ["Attached"])
       assert.deepStrictEqual([...store.entries.keys()].toSorted(), [
         "credential/token/somebody else",
@@ -587,6 +613,9 @@ describe("the store of leases", () => {
       const leases = yield* over(store, Recovery.makeLeases())
       const stale = yield* leases.get("7")
       assert.isDefined(stale)
+      // The same again is no new beginning.
+      yield* leases.update("7", (entry) => ({ ...entry, attempts: 2 }))
+      assert.strictEqual((yield* leases.put(stale)).attempts, 2)
       yield* boot(store, { api: makeApi({ status: [{ status: 404 }] }) })
       yield* leases.update("7", () => ({ ...stale, attempts: 2 }))
       assert.strictEqual((yield* leases.get("7"))?.finalised?.reason, "NotFound")
@@ -594,6 +623,7 @@ describe("the store of leases", () => {
       assert.strictEqual((yield* leases.get("7"))?.finalised?.reason, "NotFound")
       assert.isUndefined((yield* leases.put({ lease: lease("7", 1), provenance: "Supplied" })).finalised)
       assert.strictEqual((yield* leases.get("7"))?.provenance, "Supplied")
+      assert.strictEqual((yield* leases.get("7"))?.attempts, 0)
       assert.isUndefined(yield* leases.update("8", (entry) => entry))
       assert.deepStrictEqual(yield* leases.ids, ["7"])
       yield* leases.remove("7")
@@ -763,16 +793,32 @@ describe("the layer", () => {
       assert.deepStrictEqual(all(yield* recovery.first), ["Attached"])
     }).pipe(Effect.scoped))
 
+  it.effect("finalised or removed by somebody else while it is open: said so, or forgotten", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["7", "8", "9"]) yield* prepared(store, id)
+      const recovery = yield* running(store, { api: makeApi({ status: [{ status: 503 }] }) })
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(all(yield* recovery.reports), ["Attached open", "Attached open", "Attached open"])
+      const leases = yield* over(store, Recovery.makeLeases())
+      yield* leases.update("7", (entry) => ({ ...entry, finalised: { reason: "Gone", at: 0 } }))
+      yield* leases.remove("8")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(all(yield* recovery.reports), ["Finalised Gone", "Attached open"])
+    }).pipe(Effect.scoped))
+
   it.effect("closing its scope ends it, whatever it is doing", () =>
     Effect.gen(function*() {
       const store = makeStore()
       yield* prepared(store, "7")
       const api = makeApi({ status: ["hang"] })
       const scope = yield* Scope.make()
-      yield* Scope.provide(running(store, { api }), scope)
+      const recovery = yield* Scope.provide(running(store, { api }), scope)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(api.received.length, 1)
-      yield* Effect.exit(Scope.close(scope, Exit.void))
+      yield* Scope.close(scope, Exit.void)
+      // Who waits is answered.
+      assert.deepStrictEqual(yield* recovery.first, [])
       yield* TestClock.adjust("1 day")
       assert.strictEqual(api.received.length, 1)
     }))

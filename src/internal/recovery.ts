@@ -40,6 +40,9 @@ const retrying: Backoff.Unbounded = /*#__PURE__*/ Backoff.make({ cap: "5 minutes
 
 const defaultPrefix = "recovery/"
 
+/** What a credential keeps. */
+const kinds = ["token", "state", "claim"]
+
 const credentialPrefix = (prefix: string): string => `${prefix}credential/`
 
 const annotated = <A, E, R>(self: Effect.Effect<A, E, R>, id?: string): Effect.Effect<A, E, R> =>
@@ -49,7 +52,7 @@ const annotated = <A, E, R>(self: Effect.Effect<A, E, R>, id?: string): Effect.E
     ...(id === undefined ? {} : { lease: id })
   })
 
-/** In a fiber of its own, so that what cannot be interrupted holds up nobody. */
+/** In a fiber of its own, so that what cannot be interrupted holds up nobody. `orElse`: it did not come to an end in time. */
 const bounded = <A, E, R, B, E2>(
   self: Effect.Effect<A, E, R>,
   duration: Duration.Duration,
@@ -58,11 +61,11 @@ const bounded = <A, E, R, B, E2>(
   Effect.flatMap(Effect.forkDetach(self, { startImmediately: true }), (fiber) =>
     Fiber.await(fiber).pipe(
       Effect.onInterrupt(() => Effect.sync(() => fiber.interruptUnsafe())),
-      Effect.timeoutOrElse({
-        duration,
-        orElse: () => Effect.map(orElse(), (it): Exit.Exit<A | B, E> => Exit.succeed(it))
-      }),
-      Effect.flatten
+      Effect.timeoutOrElse({ duration, orElse: () => Effect.undefined }),
+      Effect.flatMap((exit): Effect.Effect<A | B, E | E2> =>
+        // One that interrupts itself interrupts nobody else.
+        exit === undefined || (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) ? orElse() : exit
+      )
     ))
 
 /** What something unexpected may be called: what it says may quote what it was given. */
@@ -163,7 +166,10 @@ export interface Outcome {
 export interface Engine<R> {
   /** The ids of what is kept. */
   readonly ids: Effect.Effect<ReadonlyArray<string>, KeyValueStore.KeyValueStoreError>
-  /** `undefined`: there is nothing to recover. `boot`: whether a dead one counts this as an attempt. */
+  /**
+   * `undefined`: there is nothing to recover. `boot`: whether this is the first time since the start, which counts as an attempt for a
+   * dead one, and does not tell of what was over before.
+   */
   readonly recover: (
     id: string,
     backoff: Backoff.State,
@@ -225,7 +231,7 @@ export const make = <R>(
     })
 
     const dropToken = (id: string) =>
-      Effect.forEach(["token", "state", "claim"], (kind) => {
+      Effect.forEach(kinds, (kind) => {
         const key = `${credentialPrefix(prefix)}${kind}/${id}`
         return Leases.within("remove", key, Effect.suspend(() => store.remove(key)))
       }, { discard: true })
@@ -272,7 +278,7 @@ export const make = <R>(
         timeout,
         (): Effect.Effect<Status.Answer> => Effect.succeed({})
       ).pipe(
-        Effect.tap(({ status }) => Effect.sync(() => isTokenRejected = status === 401)),
+        Effect.tap(({ says, status }) => Effect.sync(() => isTokenRejected = status === 401 && says === undefined)),
         Effect.catch((error) => {
           isTokenRejected = error._tag === "AuthFailed" &&
             (error.reason._tag === "Unauthorized" || error.reason._tag === "CredentialExpired")
@@ -402,7 +408,7 @@ export const make = <R>(
     const recover: Engine<R>["recover"] = (id, backoff, boot) =>
       Effect.gen(function*() {
         const entry = yield* leases.get(id)
-        if (entry === undefined || entry.finalised !== undefined) return undefined
+        if (entry === undefined || entry.finalised !== undefined) return boot ? undefined : over(entry)
         return (yield* isAlive(entry)) ? yield* alive(entry, backoff, boot) : yield* dead(entry, backoff, boot)
       }).pipe(
         Effect.scoped,
@@ -439,10 +445,10 @@ export const make = <R>(
         const entry = yield* leases.get(id)
         if (entry?.finalised !== undefined && now - entry.finalised.at > rememberFor) yield* leases.remove(id)
       })
-      const tokens = Leases.namesAfter(`${credentialPrefix(prefix)}token/`, keys)
+      const tokens = new Set(kinds.flatMap((kind) => Leases.namesAfter(`${credentialPrefix(prefix)}${kind}/`, keys)))
       const entries = Leases.namesAfter(Leases.prefixOf(prefix), keys)
       yield* Effect.forEach(
-        [...tokens.map(sweepToken), ...entries.map(sweepLease)],
+        [...[...tokens].map(sweepToken), ...entries.map(sweepLease)],
         (one) => Effect.catch(one, left),
         { concurrency, discard: true }
       )

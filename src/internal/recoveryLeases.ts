@@ -110,8 +110,18 @@ export const make = (
   Effect.gen(function*() {
     const store = yield* KeyValueStore.KeyValueStore
     const prefix = prefixOf(options.prefix ?? "recovery/")
-    const one = yield* Semaphore.make(1)
-    const exclusively = one.withPermits(1)
+    const locks = new Map<string, { readonly semaphore: Semaphore.Semaphore; users: number }>()
+    /** One after the other for each lease; one that hangs holds up no other. */
+    const exclusively = <A, E>(id: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+      Effect.suspend(() => {
+        const lock = locks.get(id) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+        locks.set(id, lock)
+        lock.users++
+        return Effect.ensuring(
+          lock.semaphore.withPermits(1)(self),
+          Effect.sync(() => --lock.users === 0 && locks.delete(id))
+        )
+      })
 
     const get = (id: string) => {
       const key = prefix + id
@@ -146,17 +156,24 @@ export const make = (
         (keys) => namesAfter(prefix, keys)
       ),
       get,
-      put: (entry) =>
-        exclusively(Effect.flatMap(get(entry.lease.id), (there) =>
-          there?.finalised !== undefined && there.lease.registeredAt >= entry.lease.registeredAt
-            ? Effect.succeed(there)
-            : set({ ...entry, attempts: 0 }))),
+      put: ({ holder, lease, provenance }) =>
+        exclusively(
+          lease.id,
+          Effect.flatMap(get(lease.id), (there) => {
+            const isSame = there !== undefined && there.lease.registeredAt >= lease.registeredAt
+            return isSame && there.finalised !== undefined
+              ? Effect.succeed(there)
+              : set({ lease, provenance, holder, attempts: isSame ? there.attempts : 0 })
+          })
+        ),
       update: (id, f) =>
-        exclusively(Effect.flatMap(get(id), (there) =>
-          there === undefined || there.finalised !== undefined
-            ? Effect.succeed(there)
-            : set(f(there)))),
-      remove: (id) =>
-        within("remove", prefix + id, Effect.suspend(() => store.remove(prefix + id)))
+        exclusively(
+          id,
+          Effect.flatMap(get(id), (there) =>
+            there === undefined || there.finalised !== undefined
+              ? Effect.succeed(there)
+              : set(f(there)))
+        ),
+      remove: (id) => within("remove", prefix + id, Effect.suspend(() => store.remove(prefix + id)))
     }
   })

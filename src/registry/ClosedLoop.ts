@@ -179,7 +179,7 @@ export const makeLeaseApi = (
       })
       if (Client.isOk(got)) return yield* Client.readToken(got)
       return yield* isRaceLost(got)
-        ? Classify.make("Unavailable", { ...got.at, status: got.status, detail: "RACE_LOST" })
+        ? Classify.unavailable({ ...got.at, status: got.status, detail: "RACE_LOST" })
         : Client.errorOf(Classify.http, got)
     }),
     heartbeat: Effect.fnUntraced(function*({ id }, authorizer) {
@@ -191,7 +191,7 @@ export const makeLeaseApi = (
   }))
 
 const unsupported = (operation: string, detail: string) => () =>
-  Effect.failSync(() => Classify.make("Unsupported", { operation, target: "closedloop", detail }))
+  Effect.failSync(() => Classify.unsupported({ operation, target: "closedloop", detail }))
 
 /**
  * The port for one loop whose credential is provided: heartbeats, which keep the token of a revival, and the truth check. Registering
@@ -239,7 +239,7 @@ export const make = (
         const got = yield* send({ operation: "verify", method: "GET", id, path: "", authorizer: credential })
         if (!Client.isOk(got)) return yield* Client.errorOf(Classify.httpLease, got)
         const { status } = yield* Client.readLoop(got)
-        if (!active.has(status)) return yield* Classify.make("LeaseExpired", got.at)
+        if (!active.has(status)) return yield* Classify.leaseExpired(got.at)
       }),
       deregister: unsupported("deregister", "a loop ends by its own events")
     })
