@@ -131,7 +131,7 @@ const instanceBody = { type: instance.type, api_url: instance.apiUrl }
 
 describe("two processes with one key and one store", () => {
   const run = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
-    const child = yield* spawn([fileOf("./leaseProgram.ts"), ...args])
+    const child = yield* spawn([fileOf("./runtimes/leaseProgram.ts"), ...args])
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
     const next = Effect.promise(() => lines.next())
     assert.strictEqual((yield* next).value, "ready")

@@ -7,12 +7,12 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import { once } from "node:events"
-import * as Cipher from "../../src/Cipher.ts"
-import * as KeyStore from "../../src/KeyStore.ts"
-import type * as Lease from "../../src/Lease.ts"
-import * as FileStore from "../../src/node/FileStore.ts"
-import * as Proof from "../../src/Proof.ts"
-import * as PulseLease from "../../src/registry/PulseLease.ts"
+import * as Cipher from "../../../src/Cipher.ts"
+import * as KeyStore from "../../../src/KeyStore.ts"
+import type * as Lease from "../../../src/Lease.ts"
+import * as FileStore from "../../../src/node/FileStore.ts"
+import * as Proof from "../../../src/Proof.ts"
+import * as PulseLease from "../../../src/registry/PulseLease.ts"
 
 const [, , url = "", directory = "", id = ""] = process.argv
 
