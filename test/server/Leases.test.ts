@@ -16,6 +16,9 @@ import { field, idOf, minimal, serve } from "./support.ts"
 
 const leases = {}
 
+/** For days of virtual time. */
+const seldom = { leases: { reapEvery: "10 minutes" }, health: { interval: "1 day" } } as const
+
 const start = Effect.fnUntraced(function*(options: Parameters<typeof serve>[0] = {}) {
   const registry = yield* serve({ leases, ...options })
   const holder = yield* makeHolder(registry)
@@ -151,22 +154,33 @@ describe("leases that are on", () => {
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
+  it.effect("registering again with the same key leaves the tokens good that it gave before, with another name too", () =>
+    Effect.gen(function*() {
+      const { holder, id, token } = yield* registered()
+      const again = yield* holder.register(minimal)
+      assert.strictEqual(idOf(again), id)
+      const other = yield* holder.register({ ...minimal, name: "other" })
+      assert.strictEqual((yield* holder.heartbeat(id, { token })).status, 200)
+      assert.strictEqual((yield* holder.heartbeat(id, { token: tokenOf(again) })).status, 200)
+      assert.strictEqual((yield* holder.heartbeat(idOf(other), { token: tokenOf(other) })).status, 200)
+    }))
+
   it.effect("says how a lease is: active, to be revived, timed out for good, ended", () =>
     Effect.gen(function*() {
-      const { holder, id, registry, token } = yield* registered()
+      const { holder, id, registry, token } = yield* registered(seldom)
       assert.deepStrictEqual((yield* holder.status(id, { token })).json, {
         status: "active",
         revivals: 0,
         lastHeartbeat: "1970-01-01T00:00:00.000Z"
       })
-      yield* TestClock.adjust("123 minutes")
+      yield* TestClock.adjust("140 minutes")
       assert.deepStrictEqual(codeOf(yield* holder.status(id)), [401, "lease_timed_out"])
       yield* TestClock.adjust("8 days")
       assert.deepStrictEqual((yield* holder.status(id)).json, {
         status: "timed_out",
         revivals: 0,
         lastHeartbeat: "1970-01-01T00:00:00.000Z",
-        since: "1970-01-01T02:01:00.000Z"
+        since: "1970-01-01T02:10:00.000Z"
       })
       yield* registry.call("DELETE", `/api/v1/services/${id}`)
       assert.deepStrictEqual(codeOf(yield* holder.status(id)), [410, "lease_gone"])
@@ -386,7 +400,7 @@ describe("the reaper", () => {
   it.effect("forgets what ended when nothing could bring it back any more", () =>
     Effect.gen(function*() {
       const store = keep()
-      const { holder, id, registry } = yield* registered({ store: store.layer })
+      const { holder, id, registry } = yield* registered({ ...seldom, store: store.layer })
       yield* registry.call("DELETE", `/api/v1/services/${id}`)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id)), [410, "lease_gone"])
       yield* TestClock.adjust("8 days")
@@ -398,7 +412,7 @@ describe("the reaper", () => {
 describe("revival", () => {
   const asleep = Effect.fnUntraced(function*(options: Parameters<typeof serve>[0] = {}) {
     const started = yield* registered(options)
-    yield* TestClock.adjust("123 minutes")
+    yield* TestClock.adjust(options === seldom ? "140 minutes" : "123 minutes")
     return started
   })
 
@@ -450,6 +464,8 @@ describe("revival", () => {
       yield* TestClock.adjust("123 minutes")
       assert.deepStrictEqual(codeOf(yield* holder.status(id, { token })), [401, "lease_timed_out"])
       assert.strictEqual(field((yield* holder.heartbeat(id, { token })).json, "revived"), true)
+      // It stays revoked.
+      assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
   it.effect("the same idempotency key has the same answer, and revives once", () =>
@@ -513,29 +529,29 @@ describe("revival", () => {
   it.effect("guards, in order", () =>
     Effect.gen(function*() {
       // It exists.
-      const { holder, registry } = yield* start()
+      const { holder, registry } = yield* start(seldom)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat("nobody")), [404, "lease_unknown"])
       const plain = yield* registry.register({ ...minimal, name: "plain" })
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(idOf(plain))), [404, "lease_unknown"])
 
       // It timed out, and did not end otherwise.
-      const ended = yield* asleep()
+      const ended = yield* asleep(seldom)
       yield* ended.registry.call("DELETE", `/api/v1/services/${ended.id}`)
       assert.deepStrictEqual(codeOf(yield* ended.holder.heartbeat(ended.id)), [410, "lease_gone"])
 
       // Within the grace.
-      const late = yield* asleep()
+      const late = yield* asleep(seldom)
       yield* TestClock.adjust("7 days")
       const over = yield* late.holder.heartbeat(late.id)
       assert.deepStrictEqual(codeOf(over), [410, "revival_refused"])
       assert.strictEqual(field(over.json, "reason"), "grace_over")
 
       // Not too often.
-      const often = yield* asleep()
+      const often = yield* asleep(seldom)
       for (const revivals of [1, 2, 3]) {
         assert.strictEqual(field((yield* often.holder.heartbeat(often.id)).json, "revived"), true)
         assert.strictEqual(field((yield* often.holder.status(often.id)).json, "revivals"), revivals)
-        yield* TestClock.adjust("123 minutes")
+        yield* TestClock.adjust("140 minutes")
       }
       const tooMany = yield* often.holder.heartbeat(often.id)
       assert.deepStrictEqual(codeOf(tooMany), [410, "revival_refused"])
@@ -605,6 +621,19 @@ describe("a restart", () => {
       const holder = yield* makeHolder(registry, before.holder.key)
       assert.strictEqual((yield* holder.heartbeat(before.id, { token: before.token })).status, 200)
       assert.strictEqual((yield* holder.refresh(before.id, "k")).text, refreshed.text)
+      yield* TestClock.adjust("119 minutes")
+      assert.strictEqual((yield* holder.status(before.id)).status, 200)
+      yield* TestClock.adjust("3 minutes")
+      assert.deepStrictEqual(codeOf(yield* holder.status(before.id)), [401, "lease_timed_out"])
+    }))
+
+  it.effect("times out nobody for not having beaten a registry that was away", () =>
+    Effect.gen(function*() {
+      const store = keep()
+      const before = yield* Effect.scoped(registered({ store: store.layer }))
+      yield* TestClock.adjust("5 hours")
+      const registry = yield* serve({ leases, store: store.layer })
+      const holder = yield* makeHolder(registry, before.holder.key)
       yield* TestClock.adjust("119 minutes")
       assert.strictEqual((yield* holder.status(before.id)).status, 200)
       yield* TestClock.adjust("3 minutes")
