@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as Classify from "effect-lifeline/Classify"
 import * as Recovery from "effect-lifeline/Recovery"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -163,6 +164,11 @@ describe("the table", () => {
     })
   }
 
+  it("provenance is consulted for 401 only, also where another status means the same", () => {
+    const table = { ...Recovery.statuses, "419": "Unauthorized" } as const
+    assert.strictEqual(show(Recovery.classify(table, { status: 419 }, managed)), terminal("Unauthorized"))
+  })
+
   it("403 is what the adapter says", () => {
     const table = { ...Recovery.statuses, "403": "Unexpected" } as const
     assert.strictEqual(show(Recovery.classify(table, { status: 403 })), "Live, unexpected")
@@ -189,6 +195,7 @@ describe("the holder is alive", () => {
         [[Classify.make("UnknownLease", { operation: "status", target: "" })], "Finalised NotFound"],
         [[Classify.make("LeaseExpired", { operation: "status", target: "" })], "Finalised Gone"],
         [[Classify.make("Forbidden", { operation: "status", target: "" })], "Finalised Forbidden"],
+        [[Classify.make("CredentialMissing", { operation: "status", target: "" })], "Attached open"],
         [[Classify.make("Conflict", { operation: "status", target: "" })], "Attached"]
       ]
       for (const [status, expected] of rows) {
@@ -223,12 +230,17 @@ describe("the holder is alive", () => {
 
   it.effect("a refresh that was due anyway is the one", () =>
     Effect.gen(function*() {
-      const { calls, report } = yield* scenario({
-        status: [{ status: 401 }, { status: 200, says: "active" }],
-        refresh: [token("fresh", 8 * hour)]
-      }, { expiresAt: 1 })
-      assert.strictEqual(report, "Attached")
-      assert.strictEqual(calls.filter((line) => line.startsWith("refresh")).length, 1)
+      for (const time of [0, 2000]) {
+        const store = makeStore()
+        yield* prepared(store, "7", { expiresAt: 1 })
+        const api = makeApi({
+          status: [{ status: 401 }, { status: 200, says: "active" }],
+          refresh: [token("fresh", 8 * hour)]
+        })
+        api.before = (call) => call === "status" ? Effect.sleep(time) : Effect.void
+        assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Attached"])
+        assert.deepStrictEqual(api.received.toSorted(), ["refresh 7 proof", "status 7 DPoP fresh", "status 7 proof"])
+      }
     }))
 
   it.effect("still 401 after the refresh: one heartbeat with the proof, and no second refresh", () =>
@@ -307,6 +319,7 @@ describe("the holder is alive", () => {
         "hang",
         Classify.make("Unreachable", at),
         Classify.make("Forbidden", at),
+        Classify.make("CredentialMissing", at),
         Classify.make("MalformedResponse", { ...at, detail: "an HTML page" })
       ]
       for (const heartbeat of beats) {
@@ -332,13 +345,36 @@ describe("the holder is alive", () => {
 
   it.effect("a refresh that fails for now tears down nobody", () =>
     Effect.gen(function*() {
-      const now = Classify.make("Unavailable", { operation: "refresh", target: "", status: 503 })
-      const api = makeApi({ status: [{ status: 401 }], refresh: [now], heartbeat: [{ status: 503 }] })
-      const store = makeStore()
-      yield* prepared(store, "7")
-      assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Attached open"])
-      // Without a signer the refresh presents the token no more, so there is none to make.
-      assert.isDefined(tokenOf(store, "7"))
+      const now = Classify.make("Throttled", {
+        operation: "refresh",
+        target: "",
+        retryAfter: Duration.seconds(40)
+      })
+      for (const provenance of ["Managed", "Supplied"] as const) {
+        const store = makeStore()
+        yield* prepared(store, "7", { provenance })
+        const api = makeApi({ status: [{ status: 401 }], heartbeat: [{ status: 503 }] })
+        const before = yield* Clock.currentTimeMillis
+        // It brings a credential of its own.
+        const [report] = yield* during(boot(store, { api: { ...api, refresh: () => Effect.fail(now) } }))
+        assert.strictEqual(brief(report), "Attached open")
+        assert.isDefined(tokenOf(store, "7"))
+        const beats = api.received.filter((line) => line.startsWith("heartbeat")).length
+        assert.strictEqual(beats, provenance === "Managed" ? 1 : 0)
+        if (provenance === "Managed" || report?._tag !== "Attached") continue
+        assert.isAtLeast(report.retryAt ?? 0, before + 40_000)
+      }
+    }))
+
+  it.effect("a heartbeat that is put off is not tried before", () =>
+    Effect.gen(function*() {
+      const retryAfter = Duration.seconds(40)
+      const at = { operation: "heartbeat", target: "" }
+      for (const heartbeat of [{ status: 503, retryAfter }, Classify.make("Throttled", { ...at, retryAfter })]) {
+        const before = yield* Clock.currentTimeMillis
+        const { reports: [report] } = yield* scenario({ ...rejected, heartbeat: [heartbeat] })
+        assert.isAtLeast(report?._tag === "Attached" ? report.retryAt ?? 0 : 0, before + 40_000)
+      }
     }))
 
   it.effect("it is dead by the time of the heartbeat: none is sent", () =>
@@ -632,13 +668,18 @@ describe("the store of leases", () => {
 
   it.effect("finalised by somebody else while it was asked for: that stays, also its reason", () =>
     Effect.gen(function*() {
-      for (const heartbeat of [{ status: 410 }, { status: 503 }]) {
+      const scripts: ReadonlyArray<readonly [string, Script]> = [
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 410 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 503 }] }],
+        ["status", { status: [{ status: 404 }] }]
+      ]
+      for (const [moment, script] of scripts) {
         const store = makeStore()
         yield* prepared(store, "7")
-        const api = makeApi({ ...rejected, heartbeat: [heartbeat] })
+        const api = makeApi(script)
         const leases = yield* over(store, Recovery.makeLeases())
         api.before = (call) =>
-          call === "heartbeat"
+          call === moment
             ? Effect.ignore(
               leases.update("7", (entry) => ({ ...entry, finalised: { reason: "TimedOut", at: 1 } }))
             )
