@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Proof from "effect-lifeline/Proof"
+import * as Catalog from "effect-lifeline/server/Catalog"
+import * as Events from "effect-lifeline/server/Events"
 import * as Leases from "effect-lifeline/server/Leases"
 import * as Store from "effect-lifeline/server/Store"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -283,7 +286,7 @@ describe("who has not got the key", () => {
 
   it.effect("cannot register over a lease that is alive, with another key or with none; can once it has timed out", () =>
     Effect.gen(function*() {
-      const { holder, id, registry } = yield* registered()
+      const { holder, id, registry, token } = yield* registered({ leases: { tokenLifetime: "1 day" } })
       const other = yield* makeHolder(registry)
       assert.deepStrictEqual(codeOf(yield* other.register(minimal)), [409, "lease_held"])
       assert.deepStrictEqual(codeOf(yield* registry.register(minimal)), [409, "lease_held"])
@@ -292,6 +295,8 @@ describe("who has not got the key", () => {
       yield* TestClock.adjust("3 hours")
       assert.strictEqual(idOf(yield* other.register(minimal)), id)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id)), [401, "proof_rejected"])
+      // Nor is the other one's token of any use to who holds the lease now.
+      assert.deepStrictEqual(codeOf(yield* other.refresh(id, "k", { token })), [401, "token_rejected"])
       yield* TestClock.adjust("3 hours")
       assert.strictEqual(idOf(yield* registry.register(minimal)), id)
       assert.deepStrictEqual(codeOf(yield* other.heartbeat(id)), [410, "lease_gone"])
@@ -681,6 +686,41 @@ describe("a restart", () => {
 })
 
 describe("Leases", () => {
+  const layer = Layer.provideMerge(
+    Leases.layer(),
+    Layer.provideMerge(Catalog.layer, Layer.mergeAll(Store.layerMemory, Events.layer()))
+  ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  const registration = { name: "haul", type: "app", apiUrl: "http://haul:8484" }
+  const presented = { thumbprint: "of some key" }
+
+  it.effect("an operator may time a lease out for good", () =>
+    Effect.gen(function*() {
+      const leases = yield* Leases.Leases
+      const { service } = yield* leases.register(registration, presented.thumbprint)
+      assert.isTrue(yield* leases.timeOut(service.id))
+      assert.isFalse(yield* leases.timeOut(service.id))
+      assert.isFalse(yield* leases.timeOut("nobody"))
+      const error = yield* Effect.flip(leases.heartbeat(service.id, presented))
+      assert.deepInclude(error, { _tag: "LeaseRefused", code: "revival_refused", reason: "not_stale" })
+      assert.strictEqual((yield* leases.status(service.id, presented)).state, "timed_out")
+      assert.isDefined((yield* leases.register(registration, presented.thumbprint)).token)
+      assert.isUndefined(yield* leases.heartbeat(service.id, presented))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("a service that the program itself removed takes its lease along", () =>
+    Effect.gen(function*() {
+      const leases = yield* Leases.Leases
+      const catalog = yield* Catalog.Catalog
+      const { service } = yield* leases.register(registration, presented.thumbprint)
+      yield* catalog.deregister(service.id)
+      const error = yield* Effect.flip(leases.heartbeat(service.id, presented))
+      assert.deepInclude(error, { _tag: "LeaseRefused", code: "lease_gone" })
+      assert.strictEqual((yield* leases.get(service.id))?.state, "ended")
+      // Its name is free, for another key too.
+      const other = yield* leases.register(registration, "of another key")
+      assert.notStrictEqual(other.service.id, service.id)
+    }).pipe(Effect.provide(layer)))
+
   it("says of each code what to do, without anything of a request", () => {
     const codes: ReadonlyArray<Leases.LeaseRefused["code"]> = [
       "lease_unknown",
