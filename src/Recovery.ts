@@ -61,18 +61,16 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "./Backoff.ts"
 import type * as Cipher from "./Cipher.ts"
+import type * as Classify from "./Classify.ts"
 import type * as Credential from "./Credential.ts"
 import * as Engine from "./internal/recovery.ts"
 import * as Stored from "./internal/recoveryLeases.ts"
 import type { Entry, FinalisedReason, Leases } from "./internal/recoveryLeases.ts"
-import type { Answer, Table } from "./internal/recoveryStatus.ts"
 import type * as Lease from "./Lease.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "./LifelineError.ts"
 import type * as Proof from "./Proof.ts"
 
 export type { Entry, FinalisedReason, Leases } from "./internal/recoveryLeases.ts"
-export { classify, statuses } from "./internal/recoveryStatus.ts"
-export type { Answer, Classified, Possession, Table, TerminalReason, Verdict } from "./internal/recoveryStatus.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The port
@@ -84,7 +82,7 @@ export type { Answer, Classified, Possession, Table, TerminalReason, Verdict } f
  * @category models
  * @since 0.1.0
  */
-export interface Beat extends Answer {
+export interface Beat extends Classify.LeaseAnswer {
   readonly token?: Credential.Token | undefined
 }
 
@@ -96,12 +94,12 @@ export interface Beat extends Answer {
  * @since 0.1.0
  */
 export interface LeaseApi {
-  /** What its answers mean. @default {@link statuses} */
-  readonly table?: Table | undefined
+  /** What its answers mean. @default `Classify.leaseStatuses` */
+  readonly table?: Classify.LeaseTable | undefined
   readonly status: (
     lease: Lease.Lease,
     authorizer: Credential.Authorizer
-  ) => Effect.Effect<Answer, Transient | AuthFailed | Refused | LeaseLost>
+  ) => Effect.Effect<Classify.LeaseAnswer, Transient | AuthFailed | Refused | LeaseLost>
   /** As in `Credential.Options`. Absent: tokens cannot be refreshed. */
   readonly refresh?:
     | ((

@@ -103,7 +103,7 @@ const scenario = Effect.fnUntraced(function*(
     readonly provenance?: "Managed" | "Supplied"
     readonly token?: string | undefined
     readonly expiresAt?: number
-    readonly table?: Recovery.Table
+    readonly table?: Classify.LeaseTable
   } = {}
 ) {
   const store = makeStore()
@@ -118,12 +118,12 @@ const t = `${canary}-7`
 const rejected: Script = { status: [{ status: 401 }], refresh: [unauthorized("refresh")] }
 
 describe("the table", () => {
-  const managed: Recovery.Possession = { provenance: "Managed", signer: true }
-  const unsigned: Recovery.Possession = { provenance: "Managed", signer: false }
-  const supplied: Recovery.Possession = { provenance: "Supplied", signer: true }
+  const managed: Classify.Possession = { provenance: "Managed", signer: true }
+  const unsigned: Classify.Possession = { provenance: "Managed", signer: false }
+  const supplied: Classify.Possession = { provenance: "Supplied", signer: true }
   const terminal = (reason: string) => `Terminal ${reason}`
 
-  const rows: ReadonlyArray<readonly [Recovery.Answer, Recovery.Possession | undefined, string]> = [
+  const rows: ReadonlyArray<readonly [Classify.LeaseAnswer, Classify.Possession | undefined, string]> = [
     // status says `timed_out`, whatever the HTTP status
     ...[undefined, 200, 401, 403, 404, 408, 410, 429, 503].map((status) =>
       [{ says: "timed_out", status }, managed, terminal("TimedOut")] as const
@@ -151,7 +151,7 @@ describe("the table", () => {
       )
     ])
   ]
-  const show = (classified: Recovery.Classified) =>
+  const show = (classified: Classify.LeaseStanding) =>
     classified._tag === "Terminal"
       ? terminal(classified.reason)
       : classified._tag === "Live" && !classified.expected
@@ -160,18 +160,18 @@ describe("the table", () => {
 
   for (const [answer, possession, expected] of rows) {
     it(`${JSON.stringify(answer)}, ${JSON.stringify(possession)}: ${expected}`, () => {
-      assert.strictEqual(show(Recovery.classify(Recovery.statuses, answer, possession)), expected)
+      assert.strictEqual(show(Classify.fromLeaseAnswer(Classify.leaseStatuses, answer, possession)), expected)
     })
   }
 
   it("provenance is consulted for 401 only, also where another status means the same", () => {
-    const table = { ...Recovery.statuses, "419": "Unauthorized" } as const
-    assert.strictEqual(show(Recovery.classify(table, { status: 419 }, managed)), terminal("Unauthorized"))
+    const table = { ...Classify.leaseStatuses, "419": "Unauthorized" } as const
+    assert.strictEqual(show(Classify.fromLeaseAnswer(table, { status: 419 }, managed)), terminal("Unauthorized"))
   })
 
   it("403 is what the adapter says", () => {
-    const table = { ...Recovery.statuses, "403": "Unexpected" } as const
-    assert.strictEqual(show(Recovery.classify(table, { status: 403 })), "Live, unexpected")
+    const table = { ...Classify.leaseStatuses, "403": "Unexpected" } as const
+    assert.strictEqual(show(Classify.fromLeaseAnswer(table, { status: 403 })), "Live, unexpected")
   })
 })
 

@@ -3,7 +3,7 @@
  *
  * Each lease gets a credential of its own for as long as it is looked at: that one knows which tokens were rejected, refreshes and
  * revives once at a time over all processes that share the store, and keeps new tokens. What is left to do here is to ask in the
- * right order, and to act on what `recoveryStatus` says of the answers.
+ * right order, and to act on what `Classify.fromLeaseAnswer` says of the answers.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -20,9 +20,9 @@ import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import type { Beat, Options, Report } from "../Recovery.ts"
+import * as Status from "./leaseStatus.ts"
 import * as Leases from "./recoveryLeases.ts"
 import type { Entry, FinalisedReason } from "./recoveryLeases.ts"
-import * as Status from "./recoveryStatus.ts"
 
 type Failure = Transient | AuthFailed | Refused | LeaseLost
 
@@ -81,12 +81,12 @@ const possessionOf = ({ proof }: Pick<Options, "proof">, { provenance }: Entry):
 
 /** A heartbeat's answer as what a revival may come to; only what the sentence on revivals names ends a lease. */
 const revivalOf = (
-  table: Status.Table,
+  table: Status.LeaseTable,
   { token, ...answer }: Beat,
   at: { readonly operation: string; readonly target: string }
 ): Effect.Effect<Credential.Token, Failure> => {
   const { retryAfter, status = 0 } = answer
-  const classified = Status.classify(table, answer)
+  const classified = Status.fromLeaseAnswer(table, answer)
   if (classified._tag === "Terminal") {
     switch (classified.reason) {
       case "Unauthorized":
@@ -110,10 +110,10 @@ const revivalOf = (
 }
 
 /** An error of a heartbeat: what does not end the lease is tried again, so nothing is spent on it. */
-const beatError = (table: Status.Table, error: Failure): Effect.Effect<Status.Answer, Failure> => {
+const beatError = (table: Status.LeaseTable, error: Failure): Effect.Effect<Status.LeaseAnswer, Failure> => {
   if (error._tag === "Transient") return Effect.fail(error)
   const answer = Status.answerOf(error)
-  const classified = Status.classify(table, answer)
+  const classified = Status.fromLeaseAnswer(table, answer)
   return classified._tag === "Terminal" && classified.reason !== "Forbidden"
     ? Effect.fail(error)
     : Effect.succeed(answer)
@@ -123,7 +123,7 @@ const beatError = (table: Status.Table, error: Failure): Effect.Effect<Status.An
 const credentialOf = <R>(
   options: Options<R>,
   { lease, provenance }: Pick<Entry, "lease" | "provenance">,
-  beat: (answer: Status.Answer) => void
+  beat: (answer: Status.LeaseAnswer) => void
 ): Effect.Effect<
   Credential.Credential["Service"],
   KeyValueStore.KeyValueStoreError,
@@ -131,7 +131,7 @@ const credentialOf = <R>(
 > => {
   const { api, cipher, prefix = defaultPrefix, proof } = options
   const { refresh } = api
-  const table = api.table ?? Status.statuses
+  const table = api.table ?? Status.leaseStatuses
   return Credential.make({
     provenance: provenance === "Managed" && proof !== undefined ? { _tag: "Managed", proof } : { _tag: "Supplied" },
     name: lease.id,
@@ -187,7 +187,7 @@ export const make = <R>(
     const { api, prefix = defaultPrefix } = options
     const store = yield* KeyValueStore.KeyValueStore
     const leases = yield* Leases.make({ prefix })
-    const table = api.table ?? Status.statuses
+    const table = api.table ?? Status.leaseStatuses
     const timeout = Duration.fromInputUnsafe(options.timeout ?? defaultTimeout)
     const policy = options.backoff ?? retrying
     const concurrency = options.concurrency ?? defaultConcurrency
@@ -261,7 +261,7 @@ export const make = <R>(
     const ask = Effect.fnUntraced(function*(
       { lease }: Entry,
       credential: Credential.Credential["Service"]
-    ): Effect.fn.Return<Status.Answer | undefined> {
+    ): Effect.fn.Return<Status.LeaseAnswer | undefined> {
       const presented = yield* Effect.option(credential.select)
       if (presented._tag === "None") {
         const token = yield* credential.token
@@ -276,7 +276,7 @@ export const make = <R>(
       const answer = yield* bounded(
         Effect.suspend(() => api.status(lease, authorizer)),
         timeout,
-        (): Effect.Effect<Status.Answer> => Effect.succeed({})
+        (): Effect.Effect<Status.LeaseAnswer> => Effect.succeed({})
       ).pipe(
         Effect.tap(({ says, status }) => Effect.sync(() => isTokenRejected = status === 401 && says === undefined)),
         Effect.catch((error) => {
@@ -291,7 +291,7 @@ export const make = <R>(
       return answer
     })
 
-    const warnUnexpected = (id: string, { status }: Status.Answer) =>
+    const warnUnexpected = (id: string, { status }: Status.LeaseAnswer) =>
       annotated(
         Effect.logWarning(
           `the registry's answer${status === 0 ? "" : ` (${status})`} says nothing of the lease: taken as live`
@@ -325,7 +325,7 @@ export const make = <R>(
         })
       )
       if (answer === undefined) return yield* finalised(entry, "Dead")
-      const classified = Status.classify(table, answer)
+      const classified = Status.fromLeaseAnswer(table, answer)
       if (classified._tag === "Terminal") return yield* finalised(entry, classified.reason)
       if (classified._tag !== "Transient") return yield* finalised(entry, "Dead")
       if (entry.attempts >= mostAttempts) return yield* finalised(entry, "GaveUp")
@@ -342,7 +342,7 @@ export const make = <R>(
       KeyValueStore.KeyValueStore | Scope.Scope | R
     > {
       const { id } = entry.lease
-      const beats: Array<Status.Answer> = []
+      const beats: Array<Status.LeaseAnswer> = []
       const credential = yield* credentialOf(options, entry, (answer) => void beats.push(answer))
       const before = yield* credential.token
       let answer = yield* ask(entry, credential)
@@ -355,7 +355,7 @@ export const make = <R>(
         else if (refreshed.failure._tag === "Transient") open = refreshed.failure
       }
       if (answer === undefined) return yield* deferred(id, backoff, "there is no token, and nothing that could get one")
-      const classified = Status.classify(table, answer, possessionOf(options, entry))
+      const classified = Status.fromLeaseAnswer(table, answer, possessionOf(options, entry))
       switch (classified._tag) {
         case "Live":
           if (!classified.expected) yield* warnUnexpected(id, answer)
@@ -387,7 +387,7 @@ export const make = <R>(
       // Another process may have finished it meanwhile, its token with it.
       const fresh = yield* leases.get(id)
       if (fresh === undefined || fresh.finalised !== undefined) return over(fresh)
-      const heartbeat = Status.classify(Status.statuses, Status.answerOf(failure))
+      const heartbeat = Status.fromLeaseAnswer(Status.leaseStatuses, Status.answerOf(failure))
       return heartbeat._tag === "Terminal"
         ? yield* finalised(entry, heartbeat.reason)
         : yield* attached(entry, backoff, {

@@ -8,7 +8,7 @@ import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import * as Lease from "../Lease.ts"
-import type { TerminalReason } from "./recoveryStatus.ts"
+import type { LeaseEnd } from "./leaseStatus.ts"
 
 /**
  * Why a lease is finalised: the server's word, `Dead` (who held it is, and the server did not object), or `GaveUp` (who held it
@@ -17,7 +17,7 @@ import type { TerminalReason } from "./recoveryStatus.ts"
  * @category models
  * @since 0.1.0
  */
-export type FinalisedReason = TerminalReason | "Dead" | "GaveUp"
+export type FinalisedReason = LeaseEnd | "Dead" | "GaveUp"
 
 /**
  * A lease that is kept.

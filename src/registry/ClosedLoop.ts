@@ -58,7 +58,6 @@ import type * as Redacted from "effect/Redacted"
 import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
 import * as Client from "../internal/closedLoopClient.ts"
-import { statuses as commonStatuses } from "../internal/recoveryStatus.ts"
 import type { Refused } from "../LifelineError.ts"
 import * as Proof from "../Proof.ts"
 import type * as Recovery from "../Recovery.ts"
@@ -96,7 +95,7 @@ export interface ProofOptions extends Proof.ClosedLoopOptions {
  * @category tables
  * @since 0.1.0
  */
-export const statuses = { ...commonStatuses, "403": "Unexpected" } as const satisfies Recovery.Table
+export const statuses = { ...Classify.leaseStatuses, "403": "Unexpected" } as const satisfies Classify.LeaseTable
 
 /** A loop that is one of these is alive; only `TIMED_OUT` says that the lease is over. */
 const active: ReadonlySet<string> = /*#__PURE__*/ new Set(["PENDING", "CLAIMED", "RUNNING", "BLOCKED"])
