@@ -157,11 +157,13 @@ describe("leases that are on", () => {
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
-  it.effect("registering again with the same key leaves the tokens good that it gave before, with another name too", () =>
+  it.effect("registering again with the same key leaves tokens and answers good that it gave before, with another name too", () =>
     Effect.gen(function*() {
       const { holder, id, token } = yield* registered()
+      const refreshed = yield* holder.refresh(id, "k")
       const again = yield* holder.register(minimal)
       assert.strictEqual(idOf(again), id)
+      assert.strictEqual((yield* holder.refresh(id, "k")).text, refreshed.text)
       const other = yield* holder.register({ ...minimal, name: "other" })
       assert.strictEqual((yield* holder.heartbeat(id, { token })).status, 200)
       assert.strictEqual((yield* holder.heartbeat(id, { token: tokenOf(again) })).status, 200)
