@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as table from "effect-lifeline/internal/pulseLeaseRoutes"
 import * as Proof from "effect-lifeline/Proof"
+import * as Api from "effect-lifeline/server/Api"
 import * as Catalog from "effect-lifeline/server/Catalog"
 import * as Events from "effect-lifeline/server/Events"
 import * as Leases from "effect-lifeline/server/Leases"
@@ -90,6 +92,17 @@ describe("leases that are on", () => {
       assert.isNotNull(field(field(paths, "/api/v1/services/{id}/lease"), "get"))
       assert.isNotNull(field(field(paths, "/api/v1/services/{id}/lease/refresh"), "post"))
     }))
+
+  it("are served by exactly the routes that the client uses", () => {
+    const { idempotencyHeader: _header, idempotencyShape: _shape, ...routes } = table
+    const served = Object.values(Api.LeasedApi.groups.leases.endpoints).map((endpoint) => [
+      endpoint.identifier,
+      { method: endpoint.method, path: endpoint.path }
+    ])
+    assert.deepStrictEqual(Object.fromEntries(served), routes)
+    const endpoints = Object.values(Api.LeasedApi.groups.leases.endpoints)
+    assert.isTrue(endpoints.every((endpoint) => endpoint.middlewares.has(Api.Authorization)))
+  })
 
   it.effect("a registration with a proof gets a token that is bound to its key", () =>
     Effect.gen(function*() {
