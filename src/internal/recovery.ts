@@ -381,15 +381,19 @@ export const make = <R>(
       // It may have died meanwhile, and what is dead is never revived.
       if (!(yield* isAlive(entry))) return yield* dead(entry, backoff, boot)
       const revived = yield* Effect.result(credential.revive)
+      // Another process may have finished it meanwhile: what came of the heartbeat is nobody's then.
+      const fresh = yield* Effect.orElseSucceed(leases.get(id), () => entry)
+      if (fresh === undefined || fresh.finalised !== undefined) {
+        yield* dropToken(id)
+        return over(fresh)
+      }
       if (Result.isSuccess(revived)) return yield* attached(entry, backoff, { revived: true })
       const { failure } = revived
       const { status = 0 } = beats[beats.length - 1] ?? {}
-      if (status >= 200 && status < 300) {
+      // Unless it says, whatever its status, that the lease is over.
+      if (status >= 200 && status < 300 && failure._tag !== "LeaseLost") {
         return yield* attached(entry, backoff, { revived: false })
       }
-      // Another process may have finished it meanwhile, its token with it.
-      const fresh = yield* leases.get(id)
-      if (fresh === undefined || fresh.finalised !== undefined) return over(fresh)
       const heartbeat = Status.fromLeaseAnswer(Status.leaseStatuses, Status.answerOf(failure))
       return heartbeat._tag === "Terminal"
         ? yield* finalised(entry, heartbeat.reason)
