@@ -219,6 +219,9 @@ describe("a program that is awake", () => {
         assert.deepStrictEqual(program.sent.slice(1), ["PUT heartbeat proof 200", "POST refresh proof 200"])
         yield* registry.heartbeat(lease)
         assert.strictEqual(program.sent.at(-1), "PUT heartbeat DPoP 200")
+        // A registration shows the key; the token is of no use to it, so it stays at home.
+        yield* registry.register(instance)
+        assert.strictEqual(program.sent.at(-1), "POST register proof 201")
       })
     )
   )
