@@ -285,19 +285,6 @@ export interface Handshake {
 }
 
 /**
- * How a connection ended, or did not come about.
- *
- * @category port
- * @since 0.1.0
- */
-export interface Ending extends Classify.Close {
-  /** The status that the server answered the handshake with, where the platform tells. */
-  readonly status?: number | undefined
-  /** The headers that came with it; names in lower case. */
-  readonly headers?: { readonly [name: string]: string | undefined } | undefined
-}
-
-/**
  * What a platform reports of a connection.
  *
  * @category port
@@ -310,8 +297,10 @@ export interface Events {
   readonly received: (data: unknown) => void
   /** Something else came, e.g. a pong. */
   readonly heard: () => void
-  /** It ended. Only the first one counts. */
-  readonly closed: (how: Ending) => void
+  /** It ended, or did not come about. Only the first one counts. */
+  readonly closed: (how: Classify.Close) => void
+  /** The handshake was refused, where the platform knows more than that: `Classify` makes the error from the answer. */
+  readonly refused: (error: Reconnect.Failure) => void
 }
 
 /**
@@ -550,7 +539,7 @@ export const layerFetch: Layer.Layer<never> = Layer.succeed(
   fetched((url, init) => globalThis.fetch(url, init))
 )
 
-const endingOf = ({ reason }: Socket.SocketError): Ending =>
+const endingOf = ({ reason }: Socket.SocketError): Classify.Close =>
   reason._tag === "SocketCloseError"
     ? { code: reason.code, reason: reason.closeReason }
     : { code: 1006, cause: reason.cause }
@@ -810,19 +799,19 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           reject(Classify.unreachable({ ...at("read"), detail }), tooMuch, "too slow")
         }
       },
-      closed: (how) => {
-        Deferred.doneUnsafe(gone, Exit.void)
-        end(
+      closed: (how) =>
+        events.refused(
           phase !== "dialling"
             ? Classify.fromClose(closeCodes, how, at("read"))
-            : how.status !== undefined
-            ? Classify.fromStatus(Classify.http, { status: how.status, headers: how.headers ?? {} }, at("connect"))
             : Classify.unreachable({
               ...at("connect"),
               detail: Classify.codeOf(how.cause) ?? "the handshake failed, and this platform does not say why",
               cause: how.cause
             })
-        )
+        ),
+      refused: (error) => {
+        Deferred.doneUnsafe(gone, Exit.void)
+        end(error)
       }
     }
 

@@ -139,7 +139,9 @@ describe("WebSocket: dialling", () => {
       const fiber = yield* Effect.forkChild(refusal({}, fake), { startImmediately: true })
       yield* TestClock.adjust(0)
       // Some platforms give a close code of their own to a handshake that failed: it is not the server's.
-      fake.last().events.closed({ code: 1002, status })
+      const { events, handshake } = fake.last()
+      if (status === undefined) events.closed({ code: 1002 })
+      else events.refused(Classify.fromStatus(Classify.http, { status, headers: {} }, handshake.at))
       assert.strictEqual(tags(yield* Fiber.join(fiber)), expected)
       assert.strictEqual(fake.counts.open, 0)
     }))

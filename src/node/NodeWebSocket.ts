@@ -76,7 +76,9 @@ const dial: WebSocket.Dialer = ({ at, headers, maxMessage, protocols, url }, eve
     socket.on("close", (code, reason) =>
       events.closed({ code, reason: reason.toString() }))
     socket.on("unexpected-response", (request, response) => {
-      events.closed({ code: 1006, status: response.statusCode, headers: headersOf(response) })
+      events.refused(
+        Classify.fromStatus(Classify.http, { status: response.statusCode ?? 0, headers: headersOf(response) }, at)
+      )
       response.destroy()
       request.destroy()
     })
