@@ -3,11 +3,11 @@
  *
  * - **Dialling.** URL and credential are asked for anew for each connection; that, the handshake and the first frame share
  *   one deadline (`connectWithin`). What rejects or hangs there is a failure of that attempt, no more.
- * - **Liveness.** Half-open connections are found: after half of `liveness.deadline` without a frame the other side is
+ * - **Liveness.** {@link liveness} finds half-open connections: after half of its `deadline` without a frame the other side is
  *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged; and
  *   at once, where the platform says that it woke or is online again (`Connectivity`): then half of the deadline is left.
  *   Platforms' WebSockets cannot ping by themselves, except `ws` on Node (`node/NodeWebSocket`): elsewhere it needs a `ping`
- *   of the application, or a server that sends something at least every `liveness.deadline`.
+ *   of the application, or a server that sends something at least every `deadline`.
  * - **Sending.** `send` succeeds when the platform took the message, and fails otherwise; nothing is dropped silently, also
  *   while the connection closes. That the other side received it is for the application's protocol to say.
  * - **Credentials.** Headers on Node, Deno, Bun, and on Workers with {@link layerFetch}. Browsers send none: there it is a
@@ -32,7 +32,7 @@
  *
  * export const messages = WebSocket.stream({
  *   url: () => Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`)),
- *   liveness: { deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" }
+ *   liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" })
  * })
  * ```
  *
@@ -118,13 +118,62 @@ export interface Credential {
  * @category models
  * @since 0.1.0
  */
-export interface Liveness {
+export interface LivenessOptions {
   /** A connection on which nothing came for so long is dead. @default 45 seconds */
   readonly deadline?: Duration.Input | undefined
   /** Sent after half of the deadline without a frame. @default a ping frame, where the platform can send one */
   readonly ping?: Message | undefined
   /** Whether a message is but the answer to a ping: the consumer does not see it. */
   readonly isPong?: ((message: Message) => boolean) | undefined
+}
+
+/**
+ * A watch over a connection. Made by {@link liveness}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Liveness {
+  readonly isPong?: LivenessOptions["isPong"]
+  /** Ends when the other side is not there any more, with the deadline that passed. */
+  readonly watch: (peer: {
+    /** When something last came, in nanoseconds of the monotonic clock. */
+    readonly heard: () => bigint
+    readonly send: (message: Message) => void
+    /** Sends a ping frame. */
+    readonly ping: (() => void) | undefined
+  }) => Effect.Effect<Duration.Duration>
+}
+
+/**
+ * Watches a connection. Without a `deadline` and without anything to ask with it watches nothing: silence is no sign then.
+ *
+ * **Example** (A server that answers pings of the application)
+ *
+ * ```ts
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * export const messages = WebSocket.stream({
+ *   url: "wss://feed.example/live",
+ *   liveness: WebSocket.liveness({ ping: "ping", isPong: (message) => message === "pong" })
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const liveness = (options: LivenessOptions = {}): Liveness => {
+  const deadline = Duration.fromInputUnsafe(options.deadline ?? "45 seconds")
+  const { isPong, ping: message } = options
+  return {
+    isPong,
+    watch: ({ heard, ping, send }) => {
+      const ask = message === undefined ? ping : () => send(message)
+      return options.deadline === undefined && ask === undefined
+        ? Effect.never
+        : Effect.as(Watch.watch({ deadline, heard, ask }), deadline)
+    }
+  }
 }
 
 /**
@@ -187,7 +236,7 @@ export interface Options<in Cursor = never, out K extends keyof Kinds = "text", 
   /**
    * `"none"`: a half-open connection is never noticed by us.
    *
-   * @default 45 seconds with ping frames where the platform can send them, else `"none"`
+   * @default that of the dialer: {@link liveness} where the platform can send ping frames, else `"none"`
    */
   readonly liveness?: Liveness | "none" | undefined
   /** The longest message accepted, in bytes, for text in UTF-16 code units. @default 1 MiB */
@@ -319,6 +368,8 @@ export interface Wire {
   readonly terminate?: (() => void) | undefined
   /** Sends a ping frame; the pong comes as `heard`. */
   readonly ping?: (() => void) | undefined
+  /** How it is watched where the program does not say. */
+  readonly liveness?: Liveness | undefined
   /** Stops and restarts reading. */
   readonly flow?: { readonly pause: () => void; readonly resume: () => void } | undefined
 }
@@ -697,10 +748,6 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
   const { maxBacklog = 8 * 1024 * 1024 } = options
   const connectWithin = Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin)
   const closeWithin = Duration.fromInputUnsafe(options.closeWithin ?? "3 seconds")
-  const liveness: Liveness = options.liveness === "none" ? {} : options.liveness ?? {}
-  const deadline = Duration.fromInputUnsafe(liveness.deadline ?? "45 seconds")
-  const { isPong, ping } = liveness
-
   return Effect.fnUntraced(function*(dial) {
     const scope = yield* Effect.scope
     const clock = yield* Clock.Clock
@@ -885,13 +932,14 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       orElse: () => Effect.fail(Classify.timedOut({ ...at("connect"), after: connectWithin }))
     })
 
-    const askFor = ping === undefined ? wire?.ping : () => void handOver(ping)
-    if (options.liveness !== "none" && (liveness.deadline !== undefined || askFor !== undefined)) {
-      yield* Watch.watch({ deadline, heard: () => heard, ask: askFor }).pipe(
-        Effect.andThen(Effect.sync(() => {
-          reject(Classify.timedOut({ ...at("read"), after: deadline }), silent, "silent for too long")
+    const { liveness = wire?.liveness } = options
+    const watched = liveness === "none" ? undefined : liveness
+    if (watched !== undefined) {
+      yield* watched.watch({ heard: () => heard, ping: wire?.ping, send: handOver }).pipe(
+        Effect.map((after) => {
+          reject(Classify.timedOut({ ...at("read"), after }), silent, "silent for too long")
           wire?.terminate?.()
-        })),
+        }),
         Effect.forkIn(scope)
       )
     }
@@ -905,6 +953,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       return messages
     })
     const messages = Stream.fromPull(Effect.succeed(pull))
+    const isPong = watched?.isPong
     return {
       // The kinds of the frames were looked at when they came.
       messages: (isPong === undefined ? messages : Stream.filter(messages, (message) =>

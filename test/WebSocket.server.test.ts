@@ -189,7 +189,7 @@ for (const [platform, layer, tells] of platforms) {
         yield* Effect.scoped(Effect.gen(function*() {
           const connection = yield* WebSocket.open({
             url: server.url,
-            liveness: tells ? { deadline: "300 millis" } : { deadline: "300 millis", ping: "ping" }
+            liveness: WebSocket.liveness(tells ? { deadline: "300 millis" } : { deadline: "300 millis", ping: "ping" })
           })(dial)
           assert.strictEqual(tags(yield* failure(connection.messages)), "Transient.TimedOut")
         }))
@@ -211,11 +211,11 @@ for (const [platform, layer, tells] of platforms) {
         })
         const connection = yield* WebSocket.open({
           url: server.url,
-          liveness: {
+          liveness: WebSocket.liveness({
             deadline: "1 second",
             ping: tells ? undefined : "ping",
             isPong: (message) => message === "pong"
-          }
+          })
         })(dial)
         const [first] = yield* Stream.runCollect(Stream.take(connection.messages, 1))
         assert.strictEqual(first, "done")
@@ -237,7 +237,10 @@ for (const [platform, layer, tells] of platforms) {
           yield* fibers.watch(
             Effect.scoped(
               Effect.flatMap(
-                WebSocket.open({ url: server.url, liveness: { deadline: "1 minute", ping: "ping" } })(dial),
+                WebSocket.open({
+                  url: server.url,
+                  liveness: WebSocket.liveness({ deadline: "1 minute", ping: "ping" })
+                })(dial),
                 ({ messages }) => Effect.exit(Stream.runDrain(n % 4 === 3 ? Stream.take(messages, 1) : messages))
               )
             ).pipe(Effect.exit)

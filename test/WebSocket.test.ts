@@ -387,7 +387,9 @@ describe("WebSocket: liveness", () => {
 
   it.effect("asks after half of the deadline, and is dead after all of it", () =>
     Effect.gen(function*() {
-      const { connection, wire } = yield* opened({ liveness: { deadline: "30 seconds", ping: "ping" } })
+      const { connection, wire } = yield* opened({
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping" })
+      })
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
       yield* TestClock.adjust("14999 millis")
       assert.strictEqual(pings(wire), 0)
@@ -406,7 +408,7 @@ describe("WebSocket: liveness", () => {
   it.effect("any frame counts, and pongs are not handed on", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* opened({
-        liveness: { deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" }
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" })
       })
       const seen: Array<string> = []
       const fiber = yield* Effect.forkChild(
@@ -444,7 +446,7 @@ describe("WebSocket: liveness", () => {
     Effect.gen(function*() {
       const quiet = yield* opened()
       const none = yield* opened({ liveness: "none" }, { canPing: true })
-      const strict = yield* opened({ liveness: { deadline: "1 minute" } })
+      const strict = yield* opened({ liveness: WebSocket.liveness({ deadline: "1 minute" }) })
       const fibers = yield* Effect.forEach(
         [quiet, none, strict],
         ({ connection }) => Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
@@ -467,7 +469,9 @@ describe("WebSocket: liveness", () => {
         monotonicTimeNanos: Effect.suspend(() => Effect.succeed(waking.monotonicTimeNanosUnsafe())),
         sleep: (duration) => clock.sleep(duration)
       }
-      const { connection, wire } = yield* opened({ liveness: { deadline: "30 seconds", ping: "ping" } }).pipe(
+      const { connection, wire } = yield* opened({
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping" })
+      }).pipe(
         Effect.provideService(Clock.Clock, waking)
       )
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
@@ -508,7 +512,7 @@ describe("WebSocket: liveness", () => {
     "%s: asks at once, and judges once there was time to answer",
     (change) =>
       Effect.gen(function*() {
-        const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+        const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
         yield* TestClock.adjust("2 seconds")
         platform.wire.events.received("news")
         yield* platform.change("offline")
@@ -525,7 +529,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake: a connection that answers stays, and is asked as before", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
       yield* platform.change("wake")
       yield* TestClock.adjust("1 second")
       platform.wire.events.received("pong")
@@ -541,7 +545,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake while it waits for an answer: asks once more, and gives time anew", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
       yield* TestClock.adjust("29 seconds")
       assert.strictEqual(pings(platform.wire), 1)
       yield* platform.change("wake")
@@ -554,7 +558,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake where nothing can be asked: no sooner than the deadline", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds" }))
       yield* TestClock.adjust("1 second")
       yield* platform.change("wake")
       yield* TestClock.adjust("28 seconds")

@@ -96,6 +96,7 @@ const dial: WebSocket.Dialer = ({ at, headers, maxMessage, protocols, url }, eve
       ping: () => {
         if (isOpen()) socket.ping()
       },
+      liveness: WebSocket.liveness(),
       flow: { pause: () => socket.pause(), resume: () => socket.resume() }
     } satisfies WebSocket.Wire
   })

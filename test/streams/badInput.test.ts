@@ -494,7 +494,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
         socket.write(frame({ opcode: words.continuation, payload: "x".repeat(1000), fin: false }))
       }
     },
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     // Node's own keeps what came: only that it is silent ends it.
     ended: { own: "Transient.TimedOut", ws: "Refused.InvalidRequest" }
   },
@@ -523,7 +523,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
   {
     name: "a goodbye, and a connection that stays",
     at: sends(hello, closing(4400)),
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     // Node's own does not tell of the goodbye before the connection is gone.
     ended: { own: "Transient.TimedOut", ws: "Refused.InvalidRequest" },
     seen: ["hello"]
@@ -547,7 +547,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
   {
     name: "half a frame, and silence",
     at: sends(hello, hello.subarray(0, 4)),
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     ended: "Transient.TimedOut",
     seen: ["hello"]
   },
