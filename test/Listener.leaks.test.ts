@@ -140,7 +140,10 @@ describe("nothing is left", () => {
                 break
               }
               default:
-                yield* Effect.timeoutOption(Effect.scoped(listener.await(`k${n % 7}`, { poll: Effect.undefined })), 1)
+                yield* Effect.timeoutOption(
+                  Effect.scoped(listener.await(`k${n % 7}`, { fallback: Listener.poll(Effect.undefined) })),
+                  1
+                )
                   .pipe(
                     Effect.forkChild,
                     Effect.tap(TestClock.adjust(1)),

@@ -34,15 +34,14 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../Backoff.ts"
 import {
   Closed,
-  Exhausted,
+  type Exhausted,
   Inconclusive,
   InvalidRequest,
   Refused,
   Shutdown,
   Stop,
   TimedOut,
-  Transient,
-  Unreachable
+  Transient
 } from "../LifelineError.ts"
 import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
@@ -140,14 +139,13 @@ const patienceOf = (policy: Backoff.Bounded): number => {
   return Math.min(sum, policy.elapsed) + 100
 }
 
-export const make = <K extends Key, In, Out, R, Version>(
-  options: Options<K, In, Out, R, Version>
+export const make = <K extends Key, In, Out, R>(
+  options: Options<K, In, Out, R>
 ): Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
     type Dependencies = Exclude<R, Scope.Scope>
 
-    const { at = { operation: "listen", target: "listener" }, inactiveLimit = 3, route, unsubscribe, versions } =
-      options
+    const { at = { operation: "listen", target: "listener" }, inactiveLimit = 3, route, unsubscribe } = options
     const { policy = Backoff.streams, synchronous = Backoff.synchronous } = options
     const patience = patienceOf(synchronous)
     const sendWithin = Duration.toMillis(options.sendTimeout ?? "10 seconds")
@@ -177,7 +175,6 @@ export const make = <K extends Key, In, Out, R, Version>(
     /** The engine of the run before, for as long as it takes to close its connection. */
     let fiber: Fiber.Fiber<void> | undefined
     let isClosed = false
-    let version = 0
     let generations = 0
 
     // -- runs and generations ---------------------------------------------------------------------------------------
@@ -350,21 +347,12 @@ export const make = <K extends Key, In, Out, R, Version>(
 
     /** What a connection ended with, as the engine is to take it. Here a run ends that nobody needs any more. */
     const judge = (run: Run<In, Out>, error: Failure): Failure => {
-      let judged = error
-      const refused = error._tag === "Refused" && error.reason._tag === "Unsupported"
-      if (refused && versions !== undefined && version + 1 < versions.length) {
-        version++
-        judged = new Inconclusive({
-          ...at,
-          detail: `version ${String(versions[version - 1])} is not supported, ${String(versions[version])} comes next`
-        })
-      }
-      if (judged._tag === "AuthFailed" || judged._tag === "Refused") return judged
+      if (error._tag === "AuthFailed" || error._tag === "Refused") return error
       if (!isWanted(run)) {
         endRun(run, closed)
-        return judged._tag === "Stop" ? judged : idle
+        return error._tag === "Stop" ? error : idle
       }
-      return judged._tag === "Stop" ? new Inconclusive({ ...at, detail: judged.message }) : judged
+      return error._tag === "Stop" ? new Inconclusive({ ...at, detail: error.message }) : error
     }
 
     const failed = (run: Run<In, Out>, cause: Cause.Cause<Failure>): Effect.Effect<never, Failure> => {
@@ -401,12 +389,7 @@ export const make = <K extends Key, In, Out, R, Version>(
     }
 
     const open = Effect.fnUntraced(function*(run: Run<In, Out>, dial: Dial<never>) {
-      const connection = yield* options.connect({
-        attempt: dial.attempt,
-        generation: dial.generation,
-        cursor: undefined,
-        version: versions?.[version] as Version
-      })
+      const connection = yield* options.connect(dial)
       const scope = yield* Effect.scope
       const generation: Generation<Out> = {
         number: ++generations,
@@ -474,7 +457,6 @@ export const make = <K extends Key, In, Out, R, Version>(
           Effect.exit,
           Effect.flatMap((exit) =>
             Effect.sync(() => {
-              if (Exit.isFailure(exit) && run.ended === undefined) version = 0
               endRun(run, Exit.isSuccess(exit) ? closed : exit as Exit.Exit<never, Ended>)
             })
           )
@@ -517,18 +499,6 @@ export const make = <K extends Key, In, Out, R, Version>(
         })
       )
 
-    const exhausted = (run: Run<In, Out>, attempts: number, elapsed: number): Exhausted => {
-      const { last } = run
-      return new Exhausted({
-        attempts,
-        elapsed: Duration.millis(Math.round(elapsed)),
-        last: last?._tag === "Transient" ? last : new Transient({
-          ...at,
-          reason: new Unreachable({ detail: last?.message ?? "no connection came about" })
-        })
-      })
-    }
-
     /** Sends a message on whatever connection is open, and waits for one, within bounds. */
     const place = (
       run: Run<In, Out>,
@@ -546,7 +516,9 @@ export const make = <K extends Key, In, Out, R, Version>(
           const rest = patience - elapsed + run.dialled - dialled
           const attempts = run.failures - failures
           const isOver = rest <= 0 && generation === undefined && !run.isDialling
-          if (attempts >= synchronous.attempts || isOver) return Effect.fail(exhausted(run, attempts, elapsed))
+          if (attempts >= synchronous.attempts || isOver) {
+            return Effect.fail(Engine.exhausted(at, attempts, elapsed, run.last))
+          }
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)
             return Effect.andThen(rest > 0 ? Effect.raceFirst(changed, Effect.sleep(Math.ceil(rest))) : changed, step)
@@ -624,19 +596,6 @@ export const make = <K extends Key, In, Out, R, Version>(
         }
       )
 
-    const ask = <E, R2>(
-      queue: Queue.Registration<In>,
-      poll: Effect.Effect<In | undefined, E, R2>,
-      grace: Duration.Input
-    ): Effect.Effect<In, E, R2> =>
-      Effect.suspend(() => {
-        const { received } = queue
-        return Effect.sleep(grace).pipe(
-          Effect.andThen(Effect.suspend(() => queue.received === received ? poll : Effect.undefined)),
-          Effect.flatMap((message) => message === undefined ? ask(queue, poll, grace) : Effect.succeed(message))
-        )
-      })
-
     // -- closing ----------------------------------------------------------------------------------------------------
 
     const done = Deferred.makeUnsafe<void>()
@@ -659,14 +618,10 @@ export const make = <K extends Key, In, Out, R, Version>(
           subscribe(key, limitsOf(buffer, limits)),
           (queue) => new Handle(queue)
         ),
-      await: (key, {
-        filter = () => true,
-        grace = "30 seconds",
-        poll
-      } = {}) =>
+      await: (key, { fallback, filter = () => true } = {}) =>
         Effect.scoped(Effect.flatMap(subscribe(key, { capacity: Infinity, overflow: "fail" }), (queue) => {
           const found = first(queue, filter)
-          return poll === undefined ? found : Effect.raceFirst(found, ask(queue, poll, grace))
+          return fallback === undefined ? found : Effect.raceFirst(found, fallback(() => queue.received))
         })),
       send: (message) =>
         Effect.suspend(() => {
