@@ -45,7 +45,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as SubscriptionRef from "effect/SubscriptionRef"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import * as Engine from "./internal/listener.ts"
 import type { Lagged } from "./internal/listenerQueue.ts"
@@ -158,8 +158,6 @@ export interface Options<in out K extends Key, in out In, in out Out, out R = ne
   readonly sendTimeout?: Duration.Input | undefined
   /** For all subscriptions that do not say otherwise. */
   readonly buffer?: Buffer | undefined
-  /** So many heartbeats in a row that say "inactive" and the connection is made anew. @default 3 (Hatchet's) */
-  readonly inactiveLimit?: number | undefined
   /** What errors and log lines call it. @default `{ operation: "listen", target: "listener" }` */
   readonly at?: Attempted | undefined
   /** As in `Reconnect`. @default 10 (Hatchet's) */
@@ -258,12 +256,8 @@ export interface Listener<in K extends Key, in out In, in Out> {
   readonly size: Effect.Effect<number>
   /** Skips the rest of a wait. */
   readonly reconnectNow: Effect.Effect<void>
-  /**
-   * What a heartbeat beside the connection learnt: `"active"` and `"inactive"` are what the server says of it, `"missed"` is
-   * a beat without an answer, which says nothing of the connection and changes nothing. When 3 in a row say
-   * `"inactive"`, the connection is given up as broken, and made anew.
-   */
-  readonly heartbeat: (reply: "active" | "inactive" | "missed") => Effect.Effect<void>
+  /** Gives up the present connection, if one is open, as broken, for one that is made anew; `why` is what the log says. */
+  readonly replace: (why: string) => Effect.Effect<void>
   /**
    * Ends it, as the end of its scope does: who waits gets `Closed`, nothing is opened any more, the connection is closed.
    * A second time it only waits until that is done.
@@ -398,9 +392,9 @@ export const poll = <A, E, R>(
 }
 
 /**
- * Whether a status is the end for good: closed, refused, or without progress. Then also the heartbeats beside the connection
- * should stop, so that the server does not take a program for alive that hears nothing. Subscribing after an error starts
- * afresh, and ends this.
+ * Takes what a heartbeat beside the connection learnt: `"active"` and `"inactive"` are what the server says of it, `"missed"`
+ * is a beat without an answer, which says nothing of the connection and changes nothing. When `limit` in a row (3, Hatchet's)
+ * say `"inactive"` of one connection, it is given up as broken, and made anew.
  *
  * **Example** (Heartbeats that end with the connection)
  *
@@ -416,10 +410,50 @@ export const poll = <A, E, R>(
  * const ended = SubscriptionRef.changes(listener.status).pipe(Stream.filter(Listener.isTerminal), Stream.runHead)
  *
  * export const beats = beat.pipe(
- *   Effect.flatMap(listener.heartbeat),
+ *   Effect.flatMap(Listener.heartbeat(listener)),
  *   Effect.andThen(Effect.sleep("4 seconds")),
  *   Effect.forever,
  *   Effect.raceFirst(ended)
+ * )
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const heartbeat = <K extends Key, In, Out>(
+  listener: Listener<K, In, Out>,
+  limit = 3
+): (reply: "active" | "inactive" | "missed") => Effect.Effect<void> => {
+  let inactive = 0
+  /** Since when the connection that was counted is open. */
+  let since: number | undefined
+  return (reply) =>
+    Effect.flatMap(SubscriptionRef.get(listener.status), (status) => {
+      if (status._tag !== "Open" || reply === "missed") return Effect.void
+      if (status.since !== since || reply === "active") inactive = 0
+      since = status.since
+      if (reply === "active" || ++inactive < limit) return Effect.void
+      return listener.replace(`${inactive} heartbeats in a row were told that it is inactive`)
+    })
+}
+
+/**
+ * Whether a status is the end for good: closed, refused, or without progress. Then also the heartbeats beside the connection
+ * should stop, so that the server does not take a program for alive that hears nothing. Subscribing after an error starts
+ * afresh, and ends this.
+ *
+ * **Example** (Waiting for the end)
+ *
+ * ```ts
+ * import * as Listener from "effect-lifeline/Listener"
+ * import * as Stream from "effect/Stream"
+ * import * as SubscriptionRef from "effect/SubscriptionRef"
+ *
+ * declare const listener: Listener.Listener<string, string, string>
+ *
+ * export const ended = SubscriptionRef.changes(listener.status).pipe(
+ *   Stream.filter(Listener.isTerminal),
+ *   Stream.runHead
  * )
  * ```
  *

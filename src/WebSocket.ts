@@ -493,15 +493,13 @@ const unacceptable = ({ at, headers, protocols }: Handshake, name: string): Refu
   Object.keys(headers).length > 0
     ? Classify.unsupported({
       ...at,
-      detail:
-        `this platform's WebSocket does not take these headers (${name}). In a browser put the credential into the ` +
-        "URL, a subprotocol or the first frame"
+      detail: `no headers with this WebSocket (${name}); use the URL, a subprotocol or the first frame`
     })
     : Classify.invalidRequest({
       ...at,
       issues: [{
         path: protocols.length > 0 ? "protocols" : "url",
-        message: `this platform's WebSocket does not take it (${name})`
+        message: `not taken by this WebSocket (${name})`
       }]
     })
 
@@ -852,7 +850,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
             ? Classify.fromClose(closeCodes, how, at("read"))
             : Classify.unreachable({
               ...at("connect"),
-              detail: Classify.codeOf(how.cause) ?? "the handshake failed, and this platform does not say why",
+              detail: Classify.codeOf(how.cause) ?? "the handshake failed; this platform does not say why",
               cause: how.cause
             })
         ),

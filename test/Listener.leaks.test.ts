@@ -76,7 +76,7 @@ describe("nothing is left", () => {
               yield* Effect.forkIn(Effect.ignore(listener.send("message")), scope)
               break
             default:
-              for (let n = 0; n < 3; n++) yield* listener.heartbeat("inactive")
+              yield* Effect.forEach(["inactive", "inactive", "inactive"] as const, Listener.heartbeat(listener))
           }
           yield* TestClock.adjust(0)
           server.send = () => Effect.void

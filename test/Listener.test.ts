@@ -953,19 +953,19 @@ describe("versions", () => {
 })
 
 describe("the heartbeat beside it", () => {
-  const beats = (
-    listener: Listener.Listener<string, Server.Message, string>,
-    ...replies: ReadonlyArray<"active" | "inactive" | "missed">
-  ) => Effect.andThen(Effect.forEach(replies, listener.heartbeat), settle)
+  type Reply = "active" | "inactive" | "missed"
+  const beats = (beat: (reply: Reply) => Effect.Effect<void>, ...replies: ReadonlyArray<Reply>) =>
+    Effect.andThen(Effect.forEach(replies, beat), settle)
 
   it.effect("three in a row that say inactive force a new connection, for a reason of its own", () =>
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
+      const beat = Listener.heartbeat(listener)
       const read = yield* collect((yield* listener.subscribe("a")).messages)
-      yield* beats(listener, "inactive", "inactive", "active", "inactive", "missed", "inactive")
+      yield* beats(beat, "inactive", "inactive", "active", "inactive", "missed", "inactive")
       assert.isTrue(server.last().isOpen)
-      yield* beats(listener, "inactive")
+      yield* beats(beat, "inactive")
       assert.isTrue(server.last().isClosed)
       const status = statusOf(listener)
       assert.strictEqual(status._tag, "Waiting")
@@ -976,7 +976,7 @@ describe("the heartbeat beside it", () => {
       server.last().push(...a("on the new one"))
       yield* settle
       assert.deepStrictEqual(read.texts, ["on the new one"])
-      yield* beats(listener, "inactive", "inactive")
+      yield* beats(beat, "inactive", "inactive")
       assert.isTrue(server.last().isOpen, "each connection is counted anew")
     }))
 
@@ -984,13 +984,14 @@ describe("the heartbeat beside it", () => {
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
-      yield* beats(listener, "inactive", "inactive", "inactive")
+      const beat = Listener.heartbeat(listener)
+      yield* beats(beat, "inactive", "inactive", "inactive")
       yield* listener.subscribe("a")
-      yield* beats(listener, ...Array.from({ length: 100 }, () => "missed" as const))
+      yield* beats(beat, ...Array.from({ length: 100 }, () => "missed" as const))
       assert.isTrue(server.last().isOpen)
       server.last().end(Server.reset)
       yield* settle
-      yield* beats(listener, "inactive", "inactive", "inactive")
+      yield* beats(beat, "inactive", "inactive", "inactive")
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual([server.connections.length, server.last().isOpen], [2, true])
     }))

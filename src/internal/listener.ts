@@ -73,14 +73,12 @@ interface Generation<Out> {
   /** When the present one was. */
   since: number
   /** The writer waits for work. */
-  work: Deferred.Deferred<void> | undefined
+  work?: Deferred.Deferred<void> | undefined
   /** Completed by the first message, and by the end. */
   readonly stirred: Deferred.Deferred<void>
   hasSpoken: boolean
   readonly gone: Deferred.Deferred<void>
-  ended: Exit.Exit<unknown, Failure> | undefined
-  /** Heartbeats in a row that said that it is inactive. */
-  inactive: number
+  ended?: Exit.Exit<unknown, Failure>
 }
 
 interface Run<In, Out> {
@@ -88,17 +86,17 @@ interface Run<In, Out> {
   /** Sends that are waited for. */
   sends: number
   /** The connection that all keys are on, and the last one that was made. */
-  open: Generation<Out> | undefined
-  latest: Generation<Out> | undefined
+  open?: Generation<Out> | undefined
+  latest?: Generation<Out>
   isDialling: boolean
   /** How long attempts took that are over. */
   dialled: number
   /** Attempts that failed, and how the last one did. */
   failures: number
-  last: Failure | undefined
+  last?: Failure | undefined
   /** Completed, and replaced, when a connection is open, when an attempt failed, and at the end. */
   changed: Deferred.Deferred<void>
-  ended: Exit.Exit<never, Ended> | undefined
+  ended?: Exit.Exit<never, Ended>
 }
 
 const complete = (deferred: Deferred.Deferred<void>): void => {
@@ -145,7 +143,7 @@ export const make = <K extends Key, In, Out, R>(
   Effect.gen(function*() {
     type Dependencies = Exclude<R, Scope.Scope>
 
-    const { at = { operation: "listen", target: "listener" }, inactiveLimit = 3, route, unsubscribe } = options
+    const { at = { operation: "listen", target: "listener" }, route, unsubscribe } = options
     const { policy = Backoff.streams, synchronous = Backoff.synchronous } = options
     const patience = patienceOf(synchronous)
     const sendWithin = Duration.toMillis(options.sendTimeout ?? "10 seconds")
@@ -396,12 +394,9 @@ export const make = <K extends Key, In, Out, R>(
         jobs: [],
         begun: 0,
         since: 0,
-        work: undefined,
         stirred: Deferred.makeUnsafe(),
         hasSpoken: false,
-        gone: Deferred.makeUnsafe(),
-        ended: undefined,
-        inactive: 0
+        gone: Deferred.makeUnsafe()
       }
       run.latest = generation
       yield* Scope.addFinalizer(scope, Effect.sync(() => endGeneration(run, generation, Exit.void)))
@@ -485,14 +480,10 @@ export const make = <K extends Key, In, Out, R>(
           const run: Run<In, Out> = current = {
             entries: new Map(),
             sends: 0,
-            open: undefined,
-            latest: undefined,
             isDialling: false,
             dialled: 0,
             failures: 0,
-            last: undefined,
-            changed: Deferred.makeUnsafe(),
-            ended: undefined
+            changed: Deferred.makeUnsafe()
           }
           const used = use(run)
           return Effect.andThen(launch(run), restore(used))
@@ -643,14 +634,11 @@ export const make = <K extends Key, In, Out, R>(
       reconnectNow: Effect.sync(() => {
         for (const listener of wires.listeners) listener("now")
       }),
-      heartbeat: (reply) =>
+      replace: (why) =>
         Effect.sync(() => {
           const generation = current?.open
-          if (current === undefined || generation === undefined || reply === "missed") return
-          generation.inactive = reply === "active" ? 0 : generation.inactive + 1
-          if (generation.inactive < inactiveLimit) return
-          const detail = `${generation.inactive} heartbeats in a row were told that it is inactive`
-          endGeneration(current, generation, Exit.fail(new Inconclusive({ ...at, detail })))
+          if (current === undefined || generation === undefined) return
+          endGeneration(current, generation, Exit.fail(new Inconclusive({ ...at, detail: why })))
         }),
       close
     }

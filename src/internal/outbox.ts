@@ -27,9 +27,8 @@ export class Overflow extends Data.TaggedError("Overflow")<
   }
 > {
   override get message() {
-    const why = this.dropped ? "made room for a newer one" : "does not fit"
-    return `${this.operation} (${this.target}): the message ${why}: ${this.messages} messages and ${this.bytes} bytes ` +
-      "wait to be sent. The other side reads too slowly; send less, or raise the limits of the outbox"
+    return `${this.operation} (${this.target}): ${this.dropped ? "made room for a newer message" : "no room"}: ` +
+      `${this.messages} messages, ${this.bytes} bytes wait to be sent; send less, or raise the limits of the outbox`
   }
 }
 
@@ -59,7 +58,7 @@ const interval = "10 millis"
 const encoder = new TextEncoder()
 
 export const sizeOf = (message: string | Uint8Array): number =>
-  typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
+  (typeof message === "string" ? encoder.encode(message) : message).byteLength
 
 export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy, scope }: {
   readonly policy: Policy
