@@ -31,7 +31,9 @@
  * declare const ticket: Effect.Effect<Redacted.Redacted>
  *
  * export const messages = WebSocket.stream({
- *   url: () => Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`)),
+ *   url: WebSocket.perDial(() =>
+ *     Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`))
+ *   ),
  *   liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" })
  * })
  * ```
@@ -48,6 +50,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
@@ -111,6 +114,56 @@ export interface Credential {
   /** The first frame, sent as soon as the connection is open. */
   readonly first?: Message | Redacted.Redacted | undefined
 }
+
+/**
+ * What is asked for anew for each connection. Made by {@link perDial}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PerDial<in Cursor, out A, out R = never> {
+  readonly ask: (
+    dial: Reconnect.Dial<Cursor>,
+    at: Attempted,
+    name: string
+  ) => Effect.Effect<A, Reconnect.Failure, R>
+}
+
+/**
+ * A URL or a credential that is asked for anew for each connection. What it fails with, unless it is an error of the algebra,
+ * counts as a server that cannot be reached; one that hangs, even if it cannot be interrupted, ends with the deadline of the
+ * attempt.
+ *
+ * **Example** (A ticket as the first frame)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import type * as Redacted from "effect/Redacted"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * declare const ticket: Effect.Effect<Redacted.Redacted, Error>
+ *
+ * export const messages = WebSocket.stream({
+ *   url: "wss://feed.example/live",
+ *   credential: WebSocket.perDial(() => Effect.map(ticket, (first) => ({ first })))
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const perDial = <A, R = never, Cursor = unknown>(
+  effect: (dial: Reconnect.Dial<Cursor>) => Effect.Effect<A, unknown, R>
+): PerDial<Cursor, A, R> => ({
+  ask: Effect.fnUntraced(function*(dial, at, name) {
+    // Its end is not waited for when we are interrupted: it may never come.
+    const fiber = yield* Effect.forkDetach(effect(dial), { startImmediately: true })
+    const exit = yield* Effect.onInterrupt(Fiber.await(fiber), () => Effect.sync(() => fiber.interruptUnsafe()))
+    return Exit.isSuccess(exit)
+      ? exit.value
+      : yield* Effect.fail(toFailure(exit.cause, at, `${name} could not be had`))
+  })
+})
 
 /**
  * How a dead connection is told from a silent one.
@@ -215,16 +268,10 @@ export type CloseCodes = {
  * @since 0.1.0
  */
 export interface Options<in Cursor = never, out K extends keyof Kinds = "text", out R = never> {
-  /**
-   * Where to: `ws:`, `wss:`, or `http:` and `https:` for the same. Asked for anew for each connection where it is a function;
-   * what that fails with, unless it is an error of the algebra, counts as a server that cannot be reached.
-   */
-  readonly url:
-    | string
-    | Redacted.Redacted
-    | ((dial: Reconnect.Dial<Cursor>) => Effect.Effect<string | Redacted.Redacted, unknown, R>)
-  /** Asked for anew for each connection, as `url` is. */
-  readonly credential?: ((dial: Reconnect.Dial<Cursor>) => Effect.Effect<Credential, unknown, R>) | undefined
+  /** Where to: `ws:`, `wss:`, or `http:` and `https:` for the same. */
+  readonly url: string | Redacted.Redacted | PerDial<Cursor, string | Redacted.Redacted, R>
+  /** @default none */
+  readonly credential?: PerDial<Cursor, Credential, R> | undefined
   /** Subprotocols to offer. @default none */
   readonly protocols?: ReadonlyArray<string> | undefined
   /** Which frames are due; a frame of the other kind is `Refused` (`MalformedResponse`). @default "text" */
@@ -576,7 +623,7 @@ const fetched = (fetch: (url: string, init: RequestInit) => Promise<Upgraded>): 
  *
  * export const connection = WebSocket.open({
  *   url: "wss://feed.example/live",
- *   credential: () => Effect.succeed({ headers: { authorization: Redacted.make("Bearer ...") } })
+ *   credential: WebSocket.perDial(() => Effect.succeed({ headers: { authorization: Redacted.make("Bearer ...") } }))
  * })({ cursor: undefined, attempt: 1, generation: 1 }).pipe(Effect.provide(WebSocket.layerFetch))
  * ```
  *
@@ -682,16 +729,6 @@ const toFailure = (cause: Cause.Cause<unknown>, at: Attempted, detail: string): 
   return isFailure(error) ? error : Classify.unreachable({ ...at, detail, cause: error })
 }
 
-/** Waits for an effect of the program's, but not for its end when we are interrupted: it may never come. */
-const ask = <A, R>(effect: Effect.Effect<A, unknown, R>, at: Attempted, name: string) =>
-  Effect.gen(function*() {
-    const fiber = yield* Effect.forkDetach(effect, { startImmediately: true })
-    const exit = yield* Effect.onInterrupt(Fiber.await(fiber), () => Effect.sync(() => fiber.interruptUnsafe()))
-    return Exit.isSuccess(exit)
-      ? exit.value
-      : yield* Effect.fail(toFailure(exit.cause, at, `${name} could not be had`))
-  })
-
 const parse = (url: string): URL | undefined => {
   const parsed = URL.parse(url)
   if (parsed === null || !/^(ws|http)s?:$/.test(parsed.protocol)) return undefined
@@ -765,7 +802,8 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     let wire: Wire | undefined
     let phase: "dialling" | "open" | "ended" = "dialling"
-    let ended: Reconnect.Failure | Closed = new Closed({ operation: "send", reason: new Shutdown() })
+    const closing = new Closed({ operation: "send", reason: new Shutdown() })
+    let ended: Reconnect.Failure | Closed = closing
     let heard = clock.monotonicTimeNanosUnsafe()
     let backlog = 0
     let isPaused = false
@@ -862,7 +900,6 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     /** Whoever left sends what waits, says goodbye and waits for the answer; a connection that ended is cut off. */
     const release = Effect.gen(function*() {
-      const closing = new Closed({ operation: "send", reason: new Shutdown() })
       outbox.stop(closing)
       if (isPaused) wire?.flow?.resume()
       if (phase === "open") {
@@ -885,7 +922,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     })
 
     const dialled = Effect.gen(function*() {
-      const asked = typeof url === "function" ? yield* ask(url(dial), at("connect"), "the URL") : url
+      const asked = Predicate.hasProperty(url, "ask") ? yield* url.ask(dial, at("connect"), "the URL") : url
       const parsed = parse(plain(asked))
       if (parsed === undefined) {
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
@@ -897,7 +934,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       target = show(parsed)
       const { first, headers = {}, protocols = [] } = options.credential === undefined
         ? {}
-        : yield* ask(options.credential(dial), at("connect"), "the credential")
+        : yield* options.credential.ask(dial, at("connect"), "the credential")
       secrets = [
         ...[...parsed.searchParams.values(), parsed.password].map((value) => Redacted.make(value)),
         ...[...Object.values(headers), ...protocols, first].filter((value) => Redacted.isRedacted(value))
@@ -976,7 +1013,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
  * import * as WebSocket from "effect-lifeline/WebSocket"
  *
  * export const transport = WebSocket.connect<string>({
- *   url: (dial) => Effect.succeed(`wss://feed.example/live?after=${dial.cursor ?? ""}`),
+ *   url: WebSocket.perDial((dial) => Effect.succeed(`wss://feed.example/live?after=${dial.cursor ?? ""}`)),
  *   cursorOf: (message) => message.split(" ")[0],
  *   onOpen: (connection) => connection.send("subscribe prices")
  * })

@@ -44,9 +44,10 @@ for (const [platform, layer, tells] of platforms) {
           open: (socket) => socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }))
         })
         const connection = yield* WebSocket.open<never, "any">({
-          url: () => Effect.succeed(Redacted.make(`${server.url}?ticket=t1`)),
-          credential: () =>
-            Effect.succeed({ headers: { authorization: Redacted.make("Bearer b1") }, first: Redacted.make("hello") }),
+          url: WebSocket.perDial(() => Effect.succeed(Redacted.make(`${server.url}?ticket=t1`))),
+          credential: WebSocket.perDial(() =>
+            Effect.succeed({ headers: { authorization: Redacted.make("Bearer b1") }, first: Redacted.make("hello") })
+          ),
           protocols: ["v2", "v1"],
           frames: "any"
         })(dial)
@@ -259,7 +260,9 @@ for (const [platform, layer, tells] of platforms) {
         const registry = yield* Scope.provide(NodeRegistry.make({ apiKey }), scope)
         const { url } = Context.get(registry, NodeRegistry.NodeRegistry)
         const open = (headers: WebSocket.Credential["headers"]) =>
-          WebSocket.open({ url: `${url}/api/v1/ws`, credential: () => Effect.succeed({ headers }) })(dial)
+          WebSocket.open({ url: `${url}/api/v1/ws`, credential: WebSocket.perDial(() => Effect.succeed({ headers })) })(
+            dial
+          )
         const refused = yield* Effect.scoped(Effect.flip(open({})))
         assert.strictEqual(tags(refused), tells ? "AuthFailed.Unauthorized" : "Transient.Unreachable")
 

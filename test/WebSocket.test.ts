@@ -43,14 +43,16 @@ describe("WebSocket: dialling", () => {
       const fake = Fake.make()
       let tickets = 0
       const open = WebSocket.open<string>({
-        url: ({ cursor, generation }) =>
-          Effect.sync(() => Redacted.make(`wss://feed.test/live?after=${cursor}&n=${generation}&ticket=${++tickets}`)),
-        credential: () =>
+        url: WebSocket.perDial(({ cursor, generation }) =>
+          Effect.sync(() => Redacted.make(`wss://feed.test/live?after=${cursor}&n=${generation}&ticket=${++tickets}`))
+        ),
+        credential: WebSocket.perDial(() =>
           Effect.succeed({
             headers: { authorization: Redacted.make("Bearer t"), "x-plain": "p" },
             protocols: [Redacted.make("key.1")],
             first: Redacted.make("hello")
-          }),
+          })
+        ),
         protocols: ["v2", "v1"]
       })
       for (const generation of [1, 2]) {
@@ -91,7 +93,7 @@ describe("WebSocket: dialling", () => {
   it.effect("what a provider fails with: errors of the algebra pass, all else is for now", () =>
     Effect.gen(function*() {
       const own = Classify.make("CredentialExpired", { operation: "token", target: "issuer" })
-      assert.strictEqual(yield* refusal({ credential: () => Effect.fail(own) }), own)
+      assert.strictEqual(yield* refusal({ credential: WebSocket.perDial(() => Effect.fail(own)) }), own)
       for (
         const bad of [
           Effect.fail("no"),
@@ -100,15 +102,19 @@ describe("WebSocket: dialling", () => {
           Effect.promise(() => Promise.reject(new Error("rejected")))
         ]
       ) {
-        assert.strictEqual(tags(yield* refusal({ credential: () => bad })), "Transient.Unreachable")
-        assert.strictEqual(tags(yield* refusal({ url: () => bad })), "Transient.Unreachable")
+        assert.strictEqual(tags(yield* refusal({ credential: WebSocket.perDial(() => bad) })), "Transient.Unreachable")
+        assert.strictEqual(tags(yield* refusal({ url: WebSocket.perDial(() => bad) })), "Transient.Unreachable")
       }
     }))
 
   it.effect.each(
     [
-      ["a provider that hangs", { credential: () => Effect.never }, undefined],
-      ["a provider that cannot be interrupted", { url: () => Effect.uninterruptible(Effect.never) }, undefined],
+      ["a provider that hangs", { credential: WebSocket.perDial(() => Effect.never) }, undefined],
+      [
+        "a provider that cannot be interrupted",
+        { url: WebSocket.perDial(() => Effect.uninterruptible(Effect.never)) },
+        undefined
+      ],
       ["a handshake that hangs", {}, { opens: false, answersClose: false }]
     ] as ReadonlyArray<readonly [string, Partial<WebSocket.Options>, Fake.Options | undefined]>
   )("%s is given up at the deadline", ([, options, platform]) =>
@@ -155,7 +161,10 @@ describe("WebSocket: dialling", () => {
     "a first frame that is not sent is the failure of the connection: the platform %s",
     ([, send]) =>
       Effect.gen(function*() {
-        const error = yield* WebSocket.open({ url, credential: () => Effect.succeed({ first: "canary" }) })(dial).pipe(
+        const error = yield* WebSocket.open({
+          url,
+          credential: WebSocket.perDial(() => Effect.succeed({ first: "canary" }))
+        })(dial).pipe(
           Effect.provideService(WebSocket.Dialer, (_, events) =>
             Effect.sync(() => {
               events.opened("")
@@ -186,7 +195,9 @@ describe("WebSocket: dialling", () => {
       assert.strictEqual(tags(plain), "Refused.InvalidRequest")
       assert.include(plain.message, "url: ")
       assert.include((yield* attempt({ protocols: ["a b"] })).message, "protocols: ")
-      const headers = yield* attempt({ credential: () => Effect.succeed({ headers: { "x-a": "canary" } }) })
+      const headers = yield* attempt({
+        credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-a": "canary" } }))
+      })
       assert.strictEqual(tags(headers), "Refused.Unsupported")
       assert.notInclude(JSON.stringify([plain, headers]) + plain.message + headers.message, "canary")
     }))
@@ -194,9 +205,12 @@ describe("WebSocket: dialling", () => {
   it.effect("no secret is in an error, also where the server repeats it", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* opened({
-        url: () => Effect.succeed(Redacted.make("wss://user:canary-1@feed.test/live?ticket=canary-2#canary-3")),
-        credential: () =>
+        url: WebSocket.perDial(() =>
+          Effect.succeed(Redacted.make("wss://user:canary-1@feed.test/live?ticket=canary-2#canary-3"))
+        ),
+        credential: WebSocket.perDial(() =>
           Effect.succeed({ headers: { a: Redacted.make("canary-4") }, first: Redacted.make("canary-5") })
+        )
       })
       wire.events.closed({ code: 4401, reason: "not canary-1 canary-2 canary-4 canary-5" })
       const error = yield* Effect.flip(Stream.runDrain(connection.messages))
@@ -785,8 +799,8 @@ describe("WebSocket: stream", () => {
       const seen: Array<unknown> = []
       const fiber = yield* Effect.forkChild(fake.provide(Stream.runForEach(
         WebSocket.stream<string>({
-          url: ({ cursor = "0" }) => Effect.succeed(`${url}?after=${cursor}`),
-          credential: () => Effect.sync(() => ({ first: `key ${++credentials}` })),
+          url: WebSocket.perDial(({ cursor = "0" }) => Effect.succeed(`${url}?after=${cursor}`)),
+          credential: WebSocket.perDial(() => Effect.sync(() => ({ first: `key ${++credentials}` }))),
           cursorOf: (message) => message
         }),
         (message) => Effect.sync(() => void seen.push(message))
@@ -814,7 +828,7 @@ describe("WebSocket: stream", () => {
       let asked = 0
       const fiber = yield* Effect.forkChild(fake.provide(Stream.runHead(WebSocket.stream({
         url,
-        credential: () =>
+        credential: WebSocket.perDial(() =>
           Effect.suspend((): Effect.Effect<WebSocket.Credential, string> =>
             ++asked === 1
               ? Effect.uninterruptible(Effect.never)
@@ -822,6 +836,7 @@ describe("WebSocket: stream", () => {
               ? Effect.fail("down")
               : Effect.succeed({})
           )
+        )
       }))))
       yield* TestClock.adjust("2 minutes")
       assert.strictEqual(asked, 3)

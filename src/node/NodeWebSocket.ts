@@ -17,7 +17,7 @@
  *
  * export const connection = WebSocket.open({
  *   url: "ws://pulse:9696/api/v1/ws",
- *   credential: () => Effect.succeed({ headers: { "x-api-key": Redacted.make("...") } })
+ *   credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-api-key": Redacted.make("...") } }))
  * })({ cursor: undefined, attempt: 1, generation: 1 }).pipe(Effect.provide(NodeWebSocket.layer))
  * ```
  *

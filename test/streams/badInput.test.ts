@@ -613,7 +613,7 @@ describe.each(Object.entries(platforms))("WebSockets by Node's own, or ws: %s", 
           const url = server.url.replace("http", "ws")
           const ended = yield* WebSocket.open<never, keyof WebSocket.Kinds>({
             url: Redacted.make(`${url}/live?ticket=${ticket}`),
-            credential: () => Effect.succeed({ headers: { "x-api-key": Redacted.make(key) } }),
+            credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-api-key": Redacted.make(key) } })),
             connectWithin: "500 millis",
             closeWithin: "100 millis",
             maxMessage: 1000,

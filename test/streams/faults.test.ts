@@ -50,7 +50,9 @@ const eventSource = (layer: Layer.Layer<HttpClient.HttpClient>) => (port: number
 
 const webSocket = (layer: Layer.Layer<never>, ping: string | undefined) => (port: number) =>
   WebSocket.stream({
-    url: (dial: Reconnect.Dial<string>) => Effect.succeed(`ws://127.0.0.1:${port}/?after=${dial.cursor ?? 0}`),
+    url: WebSocket.perDial((dial: Reconnect.Dial<string>) =>
+      Effect.succeed(`ws://127.0.0.1:${port}/?after=${dial.cursor ?? 0}`)
+    ),
     cursorOf: Feed.numberOf,
     policy,
     connectWithin: deadline,
