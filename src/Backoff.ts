@@ -588,21 +588,31 @@ export const hatchetStreams: Unbounded = make({ jitter: "full", floor: 0 })
 export const hatchetSynchronous: Bounded = make({ jitter: "full", floor: 0, attempts: 5 })
 
 /**
- * Unary gRPC calls of Hatchet's Go SDK (`pkg/client/retry`): 5 attempts, 5 s doubling to at most 80 s, 10 % more or
- * less. Its deadline of 30 s for each attempt is the caller's business.
+ * Unary gRPC calls of Hatchet's Go SDK (`pkg/client/retry/grpc.go`): 5 attempts, full jitter in windows of 5 s doubling to at
+ * most 80 s, without a floor. There it is for `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED` and `RESOURCE_EXHAUSTED`, which is
+ * what is `Transient` by `Classify.grpc`. Its deadline of 30 s for each attempt is the caller's business.
  *
  * @category presets
  * @since 0.1.0
  */
-export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5, jitter: { proportional: 0.1 } })
+export const hatchetUnary: Bounded = make({ base: 5000, cap: 80_000, attempts: 5, jitter: "full", floor: 0 })
 
 /**
- * REST calls of Hatchet's SDKs: 5 attempts, 250 ms doubling to at most 5 s; a `Retry-After` counts for at most 5 s.
+ * REST calls of Hatchet's Go SDK (`pkg/client/retry/rest.go`): 5 attempts, full jitter in windows of 250 ms doubling to at most
+ * 5 s, without a floor. There it is for `GET` and `HEAD` without a body that got 429, 502, 503, 504 or no answer, and a longer
+ * `Retry-After` than 5 s is ignored; here it counts as 5 s. Jitter comes on top of it.
  *
  * @category presets
  * @since 0.1.0
  */
-export const hatchetRest: Bounded = make({ base: 250, cap: 5000, attempts: 5, jitter: "none", hintCeiling: 5000 })
+export const hatchetRest: Bounded = make({
+  base: 250,
+  cap: 5000,
+  attempts: 5,
+  jitter: "full",
+  floor: 0,
+  hintCeiling: 5000
+})
 
 /**
  * The control connection of bore, in its reconnecting branch: 1 s doubling to 64 s, times 0.75 to 1.25, no limit. There

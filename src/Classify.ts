@@ -24,13 +24,13 @@
  *
  * | gRPC, Connect | verdict | error |
  * |---|---|---|
- * | `uNAUTHENTICATED`, `pERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
- * | `uNAVAILABLE`, `iNTERNAL`, `dEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
- * | `rESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
- * | `iNVALID_ARGUMENT`, `fAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
- * | `nOT_FOUND`, `uNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
- * | `cANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
- * | `uNKNOWN`, `aBORTED`, every other one | `Inconclusive` | `Inconclusive` |
+ * | `UNAUTHENTICATED`, `PERMISSION_DENIED` | `Unauthorized`, `Forbidden` | `AuthFailed` |
+ * | `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED` | `Unavailable` | `Transient` |
+ * | `RESOURCE_EXHAUSTED` | `Throttled` | `Transient` |
+ * | `INVALID_ARGUMENT`, `FAILED_PRECONDITION` | `InvalidRequest`, `Conflict` | `Refused` |
+ * | `NOT_FOUND`, `UNIMPLEMENTED` | `NotFound`, `Unsupported` | `Refused` |
+ * | `CANCELED` | `Stop`; with subscriptions `Inconclusive` | `Stop`; `Inconclusive` |
+ * | `UNKNOWN`, `ABORTED`, every other one | `Inconclusive` | `Inconclusive` |
  *
  * | WebSocket close | verdict | error |
  * |---|---|---|
@@ -40,6 +40,17 @@
  * | 1000 | `Stop`; with subscriptions `Unavailable` | `Stop`; `Transient` |
  * | 1002, 1003, 1007 to 1010, other 44xx | `Unsupported`, `MalformedResponse`, `InvalidRequest` | `Refused` |
  * | every other one | `Inconclusive` | `Inconclusive` |
+ *
+ * What an answer to the question for a lease says of it is a table of its own ({@link leaseStatuses}); first match wins:
+ *
+ * | lease | verdict |
+ * |---|---|
+ * | says `timed_out`, whatever the status | `TimedOut` |
+ * | says `active` | `Live` |
+ * | no answer; 408, 425, 429, 5xx | `Transient` |
+ * | 401 | `Unauthorized`; revivable where the credential is `Managed` and something signs |
+ * | 403; 404; 410 | `Forbidden`; `NotFound`; `Gone` |
+ * | every other one | `Unexpected`: live, with a warning |
  *
  * **Example** (A registry that answers 409 when another instance holds the lease)
  *
@@ -66,6 +77,16 @@ import { Problem } from "./internal/problem.ts"
 import { parseTime } from "./internal/time.ts"
 import { showUrl } from "./internal/url.ts"
 import * as LifelineError from "./LifelineError.ts"
+
+export { fromLeaseAnswer, leaseStatuses } from "./internal/leaseStatus.ts"
+export type {
+  LeaseAnswer,
+  LeaseEnd,
+  LeaseStanding,
+  LeaseTable,
+  LeaseVerdict,
+  Possession
+} from "./internal/leaseStatus.ts"
 
 /**
  * What is known of a failure, reduced to what the algebra keeps.

@@ -241,6 +241,28 @@ export const make = (options: Options = {}): Policy => {
 }
 
 /**
+ * Workers of Hatchet (`pkg/client/action_listener.go`): a heartbeat every 4 s; a dispatcher gives a worker's runs to others 30 s
+ * after the last one, and new runs to nobody who was silent for 5 s. A timer that is more than 5 s late is told of. The
+ * deadline of one heartbeat, 5 s there, is the adapter's. Beats beside a stream: `Listener` says when they have to stop.
+ *
+ * **Example** (A worker)
+ *
+ * ```ts
+ * import * as Heartbeat from "effect-lifeline/Heartbeat"
+ * import * as Lifeline from "effect-lifeline/Lifeline"
+ *
+ * export const Worker = Lifeline.layer({
+ *   instance: { name: "haul", type: "worker", apiUrl: "http://haul:8484" },
+ *   heartbeat: Heartbeat.hatchetWorker
+ * })
+ * ```
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export const hatchetWorker: Options = { interval: 4000, expiresAfter: 30_000, lateAfter: 5000 }
+
+/**
  * Before `Start`.
  *
  * @category constructors

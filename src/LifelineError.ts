@@ -274,7 +274,9 @@ export class Forbidden extends Data.TaggedError("Forbidden")<{ readonly detail?:
  */
 export class ProofRejected extends Data.TaggedError("ProofRejected")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `the proof of possession was not accepted${optional(this.detail)}; check that the credential is of this key`
+    return `the proof of possession was not accepted${
+      optional(this.detail)
+    }; check that the credential belongs to this key`
   }
 }
 

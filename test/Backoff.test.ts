@@ -166,8 +166,8 @@ describe("presets", () => {
     ["pulseHeartbeat", Backoff.pulseHeartbeat, [30, 45, 67.5, 101.25, 151.875, 227.8125, 300, 300], "none", Infinity],
     ["hatchetStreams", Backoff.hatchetStreams, [1, 2, 4, 8, 16, 30, 30], "full", Infinity],
     ["hatchetSynchronous", Backoff.hatchetSynchronous, [1, 2, 4, 8], "full", 5],
-    ["hatchetUnary", Backoff.hatchetUnary, [5, 10, 20, 40], { proportional: 0.1 }, 5],
-    ["hatchetRest", Backoff.hatchetRest, [0.25, 0.5, 1, 2], "none", 5],
+    ["hatchetUnary", Backoff.hatchetUnary, [5, 10, 20, 40], "full", 5],
+    ["hatchetRest", Backoff.hatchetRest, [0.25, 0.5, 1, 2], "full", 5],
     ["boreControl", Backoff.boreControl, [1, 2, 4, 8, 16, 32, 51.2, 51.2], { proportional: 0.25 }, Infinity]
   ])("%s", (_, policy, expected, jitter, attempts) => {
     assert.deepStrictEqual(windows(policy, expected.length), expected)
@@ -179,8 +179,8 @@ describe("presets", () => {
   it.each<[string, Backoff.Policy, Partial<Backoff.Policy>]>([
     ["hatchetStreams", Backoff.hatchetStreams, { cap: 30_000, floor: 0, resetAfter: 10_000 }],
     ["hatchetSynchronous", Backoff.hatchetSynchronous, { cap: 30_000, floor: 0 }],
-    ["hatchetUnary", Backoff.hatchetUnary, { cap: 80_000, hint: { floor: 100, ceiling: 300_000 } }],
-    ["hatchetRest", Backoff.hatchetRest, { cap: 5000, hint: { floor: 100, ceiling: 5000 } }],
+    ["hatchetUnary", Backoff.hatchetUnary, { cap: 80_000, floor: 0 }],
+    ["hatchetRest", Backoff.hatchetRest, { cap: 5000, floor: 0, hint: { floor: 0, ceiling: 5000 } }],
     ["pulseHeartbeat", Backoff.pulseHeartbeat, { cap: 300_000, resetAfter: 0 }],
     ["boreControl", Backoff.boreControl, { cap: 64_000 }]
   ])("%s, and what its windows do not show", (_, policy, expected) => {
@@ -188,8 +188,8 @@ describe("presets", () => {
   })
 
   it("a Retry-After counts for at most 5 s with REST calls, as in Hatchet's SDKs", () => {
-    for (const [hint, wait] of [[0, 250], [3000, 3000], [5000, 5000], [60_000, 5000]] as const) {
-      const state = Backoff.step(Backoff.hatchetRest, Backoff.initial, { now: 0, random: 0.5, hint })
+    for (const [hint, wait] of [[0, 0], [3000, 3000], [5000, 5000], [60_000, 5000]] as const) {
+      const state = Backoff.step(Backoff.hatchetRest, Backoff.initial, { now: 0, random: 0, hint })
       assert.strictEqual(state?.wait, wait)
     }
   })

@@ -408,6 +408,39 @@ describe("streams", () => {
       }).pipe(provided(server))
     }))
 
+  it.effect("it is the token which the connection was opened with that is rejected, not the one there is by then", () =>
+    Effect.gen(function*() {
+      const server = makeServer("DPoP t1")
+      yield* Effect.gen(function*() {
+        const credential = yield* Credential.Credential
+        const opened = yield* Credential.revive(
+          Effect.flatMap(server.beat, () => Credential.watch(Stream.fail(unauthorized("listen"))))
+        )
+        yield* credential.accept(token("t5", 100 * hour))
+        assert.strictEqual((yield* Effect.flip(Stream.runDrain(opened)))._tag, "Transient")
+        assert.isTrue(yield* credential.isRejected(token("t1")))
+        assert.isFalse(yield* credential.isRejected(token("t5")))
+      }).pipe(provided(server))
+    }))
+
+  it.effect("a stream whose opening asked the credential for something else first: what was presented last counts", () =>
+    Effect.gen(function*() {
+      const server = makeServer("DPoP t1", "DPoP t2")
+      yield* Effect.gen(function*() {
+        const credential = yield* Credential.Credential
+        const opened = yield* Credential.revive(
+          Effect.gen(function*() {
+            yield* server.beat
+            yield* Effect.orDie(credential.accept(token("t2", 100 * hour)))
+            return yield* Credential.watch(Stream.fail(unauthorized("listen")))
+          })
+        )
+        yield* Effect.flip(Stream.runDrain(opened))
+        assert.isTrue(yield* credential.isRejected(token("t1")))
+        assert.isFalse(yield* credential.isRejected(token("t2")))
+      }).pipe(provided(server))
+    }))
+
   it.effect("what ends a stream otherwise is as it was", () =>
     Effect.gen(function*() {
       const server = makeServer("DPoP t1")

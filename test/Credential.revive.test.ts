@@ -509,21 +509,53 @@ describe("many at once", () => {
       assert.deepStrictEqual(yield* here.token, token("t2", 2 * hour))
     }))
 
+  it.effect("another process was through between a look at the token and one at its claim: nothing is done again", () =>
+    Effect.gen(function*() {
+      for (const result of ["token", "spent"]) {
+        const store = makeStore()
+        const server = makeServer("DPoP t2")
+        const here = yield* make(store, {
+          token: token("t1", hour),
+          ...providers(server, { refresh: [token("t9", hour)] })
+        })
+        const there = yield* make(store, {
+          refresh: () => result === "token" ? Effect.succeed(token("t2", hour)) : Effect.fail(refusedRefresh)
+        })
+        yield* here.reject(token("t1"))
+        yield* there.reject(token("t1"))
+        let looked = false
+        store.before = (method, key) =>
+          Effect.suspend(() => {
+            if (looked || method !== "get" || !key.includes("claim")) return Effect.void
+            looked = true
+            return Effect.ignore(there.refresh)
+          })
+        const exit = yield* during(beat(server, here), 1000)
+        assert.deepStrictEqual(server.received, result === "token" ? ["beat DPoP t2"] : ["beat proof"])
+        assert.strictEqual(Exit.isSuccess(exit), result === "token")
+        assert.isUndefined(recordOf(store, "claim"))
+      }
+    }))
+
   it.effect("what another process spent in vain meanwhile is not spent again", () =>
     Effect.gen(function*() {
       const store = makeStore()
       const server = makeServer()
-      const provided = providers(server, { refresh: [refusedRefresh], revive: [unavailable("heartbeat")] })
+      const provided = providers(server, {
+        refresh: [unavailable("refresh"), refusedRefresh],
+        revive: [unavailable("heartbeat")]
+      })
       const here = yield* make(store, { token: token("t1", hour), ...provided })
       const there = yield* make(store, provided)
-      for (const credential of [here, there, here]) {
+      for (const credential of [there, here, there, here]) {
         assert.instanceOf(errorOf(yield* during(beat(server, credential), 200)), Transient)
       }
       assert.deepStrictEqual(server.received, [
         "beat DPoP t1",
         "refresh proof",
-        "revive proof",
         "beat DPoP t1",
+        "refresh proof",
+        "revive proof",
         "revive proof",
         "revive proof"
       ])

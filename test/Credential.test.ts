@@ -28,6 +28,7 @@ import {
   unavailable,
   url
 } from "./support/credentials.ts"
+import { fiberCounter } from "./support/leaks.ts"
 
 /** One process over the store. */
 const make = (store: TestStore, options: Partial<Credential.Options>) =>
@@ -141,6 +142,10 @@ describe("the ladder", () => {
         }
       }
       const credential = yield* make(makeStore(), { provenance: supplied, token: token("t1") })
+      assert.strictEqual(
+        shown((yield* credential.authorize({ method: "GET", url: "wss://host/live" })).headers),
+        "Bearer t1"
+      )
       for (const url of ["/relative", "ftp://host/", "nonsense"]) {
         const error = yield* Effect.flip(credential.authorize({ method: "GET", url }))
         assert.strictEqual(error.reason._tag, "InvalidRequest")
@@ -161,6 +166,21 @@ describe("what is kept", () => {
       assert.isTrue(yield* third.isRejected(token("t1")))
       assert.strictEqual(yield* presents(third), "proof")
       assert.notInclude(JSON.stringify(recordOf(store, "state")), "t1")
+    }))
+
+  it.effect("an expiry that is no time counts as none", () =>
+    Effect.gen(function*() {
+      for (const expiresAt of [NaN, Infinity, -Infinity, 1e300]) {
+        const store = makeStore()
+        const credential = yield* make(store, {
+          provenance: supplied,
+          token: token("t1", expiresAt),
+          refresh: () => Effect.succeed(token("t2", expiresAt))
+        })
+        assert.deepStrictEqual(yield* (yield* make(store, {})).token, token("t1"))
+        assert.deepStrictEqual(yield* during(credential.refresh, 50), Exit.succeed(token("t2")))
+        assert.strictEqual(yield* presents(credential), "Bearer t2")
+      }
     }))
 
   it.effect("clear deletes all of it", () =>
@@ -470,7 +490,12 @@ describe("refresh", () => {
         refresh: () => Effect.succeed(token("t1", hour))
       })
       const error = errorOf(yield* during(run(Credential.revive(server.beat), credential), 50))
-      assert.strictEqual(error._tag, "AuthFailed")
+      assert.isTrue(error._tag === "AuthFailed")
+      assert.deepStrictEqual(
+        error._tag === "AuthFailed" ? Credential.causes(error).map(({ tried }) => tried) : [],
+        ["request", "refresh"]
+      )
+      assert.include(error.message, "rejected before")
       assert.deepStrictEqual(server.received, ["beat Bearer t1"])
     }))
 
@@ -566,6 +591,26 @@ describe("refresh", () => {
       yield* TestClock.adjust(1000)
       yield* Scope.close(scope, Exit.void)
       assert.strictEqual(errorOf(yield* Fiber.join(fiber))._tag, "Transient")
+    }))
+
+  it.effect("closing leaves no fiber behind, whatever was under way", () =>
+    Effect.gen(function*() {
+      const fibers = fiberCounter()
+      yield* Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const credential = yield* make(makeStore(), {
+          token: token("t1", hour),
+          refresh: () => Effect.never,
+          revive: () => Effect.never
+        }).pipe(Scope.provide(scope))
+        const flight = yield* Effect.forkChild(Effect.exit(credential.refresh))
+        const waiting = yield* Effect.forkChild(Effect.exit(credential.revive))
+        yield* TestClock.adjust(1000)
+        yield* Fiber.interrupt(waiting)
+        yield* Scope.close(scope, Exit.void)
+        yield* Fiber.join(flight)
+      }).pipe(fibers.watch)
+      assert.strictEqual(yield* fibers.left, 0)
     }))
 
   it.effect("nothing to refresh with, or nothing to refresh: CredentialMissing", () =>

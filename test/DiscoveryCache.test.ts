@@ -508,7 +508,7 @@ describe("DiscoveryCache, fresh and stale", () => {
         Effect.provideService(References.MinimumLogLevel, "Info"),
         Effect.provide(Logger.layer([logger]))
       )
-      const failed = "discover (http://registry.test) failed for now: answered 503. It may be tried again; failure"
+      const failed = "discover (http://registry.test) failed for now: answered 503; failure"
       assert.deepStrictEqual(lines.map((line) => line.replace(/in [\d.a-z ]+$/, "in ...")), [
         `Warn ${failed} 1 in a row, next attempt in ...`,
         `Warn ${failed} 5 in a row, next attempt in ...`,

@@ -722,6 +722,18 @@ describe("EventSource.stream", () => {
       assert.deepStrictEqual(yield* times("9".repeat(400)), [60_000, 60_000])
     }))
 
+  it.effect.each([429, 503])("%i with Retry-After is not asked again sooner", (status) =>
+    Effect.gen(function*() {
+      for (const [seconds, requests] of [[6, 1], [7, 2]] as const) {
+        const { ids } = yield* run(
+          (_, n) => n === 0 ? new Response("", { status, headers: { "retry-after": "7" } }) : sse(new ReadableStream()),
+          { policy: Backoff.make({ jitter: "none" }) },
+          `${seconds} seconds`
+        )
+        assert.strictEqual(ids.length, requests)
+      }
+    }))
+
   it.effect("an id that cannot be sent, and a server's word that events are gone, are a gap each", () =>
     Effect.gen(function*() {
       const { ids, seen } = yield* run(

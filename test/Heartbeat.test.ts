@@ -70,6 +70,23 @@ describe("make", () => {
   })
 })
 
+describe("hatchetWorker", () => {
+  const policy = Heartbeat.make(Heartbeat.hatchetWorker)
+
+  it("beats every 4 s, and one failure never makes it one whose runs others get", () => {
+    const driven = confirmed(policy)
+    assert.deepStrictEqual(next(driven.tell(beaten(19), 19)), ["Heartbeat", 4])
+    assert.deepInclude(policy, { interval: 4000, expiresAfter: 30_000 })
+    assert.isAtMost(policy.failing.cap, 8000)
+  })
+
+  it("a timer that is 5 s late is told of, one that is less late is not", () => {
+    const { state } = confirmed(policy)
+    assert.isFalse(Heartbeat.isLate(policy, state(), state().dueAt + 4999))
+    assert.isTrue(Heartbeat.isLate(policy, state(), state().dueAt + 5000))
+  })
+})
+
 describe("registering", () => {
   it("registers at once, beats right after, then at a phase of the interval (Beat 4, 9)", () => {
     const driven = machine(byDefault)

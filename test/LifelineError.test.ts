@@ -69,7 +69,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [
     authFailed(new LifelineError.ProofRejected({ detail: "use_dpop_nonce" })),
     "the proof of possession was not accepted: use_dpop_nonce",
-    "check that the credential is of this key"
+    "check that the credential belongs to this key"
   ],
   [authFailed(new LifelineError.CredentialExpired()), "the credential has expired", "provide a new one"],
   [authFailed(new LifelineError.CredentialMissing()), "there is no credential, so nothing was sent", "provide one"],

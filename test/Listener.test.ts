@@ -531,9 +531,10 @@ describe("an end without an error", () => {
         yield* settle
         assert.isTrue(server.last().isOpen, "an open connection stays")
         server.last().end(ending)
+        yield* settle
+        const status = statusOf(listener)
         yield* TestClock.adjust("1 hour")
         assert.strictEqual(server.dials.length, before + 1)
-        const status = statusOf(listener)
         assert.strictEqual(status._tag === "Closed" ? status.cause?._tag : status._tag, "Stop")
         assert.isFalse(Listener.isTerminal(status))
         yield* listener.subscribe("b")
@@ -623,6 +624,22 @@ describe("slow and failing readers", () => {
       server.last().push(...a("1", "2"))
       yield* settle
       assert.deepStrictEqual(server.last().sent, ["+a", "-a"])
+    }))
+
+  it.effect("it may be behind by 1024 messages unless told", () =>
+    Effect.gen(function*() {
+      const server = Server.make()
+      const listener = yield* listen(server)
+      for (const count of [1024, 1025]) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const { messages } = yield* listener.subscribe("a")
+          server.last().push(...a(...Array.from({ length: count }, (_, n) => String(n))))
+          yield* settle
+          const read = yield* collect(messages)
+          assert.strictEqual(read.texts.length, 1024)
+          assert.strictEqual(read.error()?._tag, count > 1024 ? "Lagged" : undefined)
+        }))
+      }
     }))
 
   it.effect("dropOldest keeps the newest, and counts the others", () =>
@@ -882,6 +899,17 @@ describe("await", () => {
       server.last().push(...a("by the stream"))
       yield* settle
       assert.isTrue(three.isSuccess())
+    }))
+
+  it.effect("asks after 30 s unless told", () =>
+    Effect.gen(function*() {
+      const server = Server.make()
+      const listener = yield* listen(server)
+      const one = yield* watch(listener.await("a", { poll: Effect.succeed({ key: "a", text: "polled" }) }))
+      yield* TestClock.adjust(29_999)
+      assert.isFalse(one.isDone())
+      yield* TestClock.adjust(1)
+      assert.isTrue(one.isSuccess())
     }))
 })
 

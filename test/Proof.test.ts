@@ -412,8 +412,8 @@ describe("Proof.httpClient", () => {
       assert.strictEqual(error._tag, "AuthFailed")
       assert.strictEqual(
         error.message,
-        `request (GET ${htu}): the proof of possession was not accepted: invalid_dpop_proof, stale <redacted> ?x??; ` +
-          "check that the credential belongs to this key. It is not tried again with the same credential"
+        `request (GET ${htu}) was not authorized: the proof of possession was not accepted: invalid_dpop_proof, stale <redacted> ?x??; ` +
+          "check that the credential belongs to this key"
       )
     }))
 

@@ -244,6 +244,20 @@ describe("progress", () => {
       yield* Fiber.interrupt(fiber)
     }))
 
+  it.effect("after weeks of health the first drop waits the base, however long the outage before was", () =>
+    Effect.gen(function*() {
+      const refuse = { refuse: transient() }
+      const weeks: Script = { lives: "21 days", ending: transient() }
+      const one = server(...Array.from({ length: 20 }, () => refuse), weeks, quiet)
+      const { fiber } = yield* watch(Reconnect.stream(one.connect, { policy: steady }))
+      yield* TestClock.adjust("22 days")
+      const [atCap = 0, opened = 0, after = 0] = one.dials.slice(19).map((dial) => dial.at)
+      assert.strictEqual(opened - atCap, 30_000)
+      assert.strictEqual(after - opened, Duration.toMillis("21 days") + 1000)
+      assert.strictEqual(one.dials.at(-1)?.attempt, 1)
+      yield* Fiber.interrupt(fiber)
+    }))
+
   it.effect("a frame that says it is none is none", () =>
     Effect.gen(function*() {
       const one = server({
@@ -933,6 +947,15 @@ describe("whoever waits is answered, and nothing is left", () => {
       const error = errorOf(yield* Fiber.await(fiber))
       assert.strictEqual(error?._tag === "Exhausted" ? error.last.reason._tag : "", "TimedOut")
       assert.strictEqual(dials, 2)
+    }))
+
+  it.effect("that deadline is 30 s unless told", () =>
+    Effect.gen(function*() {
+      const { done } = yield* watch(Reconnect.stream(() => Effect.never, { policy: Backoff.make({ attempts: 1 }) }))
+      yield* TestClock.adjust("29999 millis")
+      assert.strictEqual(done(), false)
+      yield* TestClock.adjust(1)
+      assert.strictEqual(done(), true)
     }))
 
   it.effect("a connection that cannot be closed holds up the next one for 2 s at most", () =>

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Backoff from "effect-lifeline/Backoff"
 import * as Classify from "effect-lifeline/Classify"
 import * as Connectivity from "effect-lifeline/Connectivity"
 import type * as Reconnect from "effect-lifeline/Reconnect"
@@ -7,8 +8,10 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -376,6 +379,22 @@ describe("WebSocket: how a connection ends", () => {
       assert.deepStrictEqual(messages, ["abc", ...Array.from({ length: 3 }, () => Uint8Array.of(1, 2, 3))])
     }))
 
+  it.effect("by default a message may have 1 MiB, and a consumer be behind by 8", () =>
+    Effect.gen(function*() {
+      const mebi = "x".repeat(1024 * 1024)
+      for (const [messages, more, expected] of [[8, "", "open"], [8, "x", "Transient.Unreachable"]] as const) {
+        const { connection, wire } = yield* opened()
+        for (let n = 0; n < messages; n++) wire.events.received(mebi)
+        if (more !== "") wire.events.received(more)
+        const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
+        yield* TestClock.adjust(0)
+        assert.strictEqual(fiber.pollUnsafe() === undefined ? "open" : tags(yield* Fiber.join(fiber)), expected)
+      }
+      const { connection, wire } = yield* opened()
+      wire.events.received(`${mebi}x`)
+      assert.strictEqual(tags(yield* Effect.flip(Stream.runDrain(connection.messages))), "Refused.MalformedResponse")
+    }))
+
   it.effect("a consumer that is behind pauses the platform", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* opened({ maxBacklog: 10 }, { canPause: true })
@@ -641,6 +660,24 @@ describe("WebSocket: sending", () => {
       assert.deepStrictEqual(wire.sent.slice(1), ["1", "2"])
     }))
 
+  it.effect("by default 1000 messages and 1 MiB may wait, and what does not fit fails", () =>
+    Effect.gen(function*() {
+      const many = yield* congested({})
+      for (let n = 0; n < 1000; n++) yield* send(many.connection, "x")
+      const last = yield* send(many.connection, "x")
+      assert.deepStrictEqual(yield* many.connection.waiting, { messages: 1000, bytes: 71_000 })
+      const large = yield* congested({})
+      const fits = yield* send(large.connection, new Uint8Array(1024 * 1024 - 70_000))
+      const next = yield* send(large.connection, "x")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual([last, fits, next].map(outcome), ["Overflow", "waits", "Overflow"])
+      for (let n = 0; n < 2; n++) {
+        for (const { wire } of [many, large]) wire.buffered = 0
+        yield* TestClock.adjust("10 millis")
+      }
+      assert.strictEqual(outcome(fits), "sent")
+    }))
+
   it.effect("dropOldest: the oldest senders are told", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* congested({ ...full, overflow: "dropOldest" })
@@ -729,12 +766,16 @@ describe("WebSocket: sending", () => {
 
   it.effect("closing is bounded: who was not sent is told", () =>
     Effect.gen(function*() {
-      const { closed, fake, waiting, wire } = yield* closing(false)
+      const lines: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+      const { closed, fake, waiting, wire } = yield* Effect.provide(closing(false), Logger.layer([logger]))
       yield* TestClock.adjust("1999 millis")
       assert.strictEqual(outcome(waiting), "waits")
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(outcome(waiting), "Closed")
       yield* Fiber.join(closed)
+      // Also of what the platform took and did not send.
+      assert.deepStrictEqual(lines, [`Warn ${url}: closed before 1 messages, 70010 bytes in all, were sent`])
       assert.strictEqual(wire.terminated, 1)
       assert.strictEqual(fake.counts.open, 0)
     }))
@@ -869,6 +910,25 @@ describe("WebSocket: stream", () => {
       assert.isAbove(dials.length, 3)
       for (const from of dials) assert.isAtMost(dials.filter((at) => at >= from && at <= from + 10_000).length, 8)
     }))
+
+  it.effect.each([[1012, true], [1013, true], [1006, false]] as const)(
+    "after %i it waits the base at least: %s",
+    ([code, isSpared]) =>
+      Effect.gen(function*() {
+        const fake = Fake.make()
+        const policy = Backoff.make({ base: "4 seconds", jitter: "full", floor: 0 })
+        const fiber = yield* Effect.forkChild(fake.provide(Stream.runDrain(WebSocket.stream({ url, policy }))))
+        yield* TestClock.adjust(0)
+        fake.last().events.received("hello")
+        yield* TestClock.adjust(0)
+        fake.last().events.closed({ code })
+        yield* TestClock.adjust("3999 millis")
+        assert.strictEqual(fake.wires.length, isSpared ? 1 : 2)
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(fake.wires.length, 2)
+        yield* Fiber.interrupt(fiber)
+      }).pipe(Effect.provideService(Random.Random, { nextIntUnsafe: () => 0, nextDoubleUnsafe: () => 0.01 }))
+  )
 
   it.effect("a refused credential: one dial", () =>
     Effect.gen(function*() {

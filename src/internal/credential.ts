@@ -61,14 +61,18 @@ const deadline = /*#__PURE__*/ Duration.seconds(10)
 const claimFor = 12_000
 
 /**
- * Who claims looks again after this many milliseconds: of two at once both then see whoever wrote last, unless a write took
- * longer than this.
+ * Who claims looks again after this many milliseconds, or three times what its own look and write took: of two at once both
+ * then see whoever wrote last, unless the other one's took longer than that.
  */
 const claimSettles = 50
+const claimSettlesAtMost = 1000
 
 /** How often who waits for another process looks, and how long in all, in milliseconds. */
 const claimPoll = 500
 const claimPatience = 2 * claimFor
+
+/** The latest time that there is, in milliseconds since 1970. */
+const latest = 8.64e15
 
 /** How many rejected tokens are remembered. */
 const mostRejected = 16
@@ -85,6 +89,13 @@ const refreshing: Backoff.Unbounded = /*#__PURE__*/ Backoff.make({ cap: "5 minut
 const sendable = /^[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\xff])?$/
 
 const short = (text: string): string => (Hash.string(text) >>> 0).toString(36)
+
+/** Without an expiry that is no time. */
+const lasting = ({ expiresAt = NaN, jti, value }: Token): Token => ({
+  value,
+  ...(Math.abs(expiresAt) <= latest ? { expiresAt } : {}),
+  ...(jti === undefined ? {} : { jti })
+})
 
 const identities = /*#__PURE__*/ new WeakMap<Redacted.Redacted, string>()
 
@@ -228,11 +239,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
 
   const ofRecord = (record: Record.Token): Held => {
     const { acceptedAt, expiresAt, jti, revision, value } = record
-    const token: Token = {
-      value: Redacted.make(value),
-      ...(expiresAt === undefined ? {} : { expiresAt }),
-      ...(jti === undefined ? {} : { jti })
-    }
+    const token = lasting({ value: Redacted.make(value), expiresAt, jti })
     return { token, identity: identify(token), revision, acceptedAt }
   }
 
@@ -267,8 +274,9 @@ export const make = Effect.fnUntraced(function*<R = never>(
   )
 
   /** The one function that keeps a token. */
-  const keep = (token: Token, next?: (identity: string) => Episode): Effect.Effect<void, Record.Failed> =>
+  const keep = (given: Token, next?: (identity: string) => Episode): Effect.Effect<void, Record.Failed> =>
     Effect.flatMap(Clock.currentTimeMillis, (acceptedAt) => {
+      const token = lasting(given)
       const identity = identify(token)
       const { expiresAt, jti, value } = token
       const stated = next !== undefined || episode !== undefined
@@ -288,7 +296,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
         if (stated) yield* writeState
         yield* slots.token.set({
           value: Redacted.value(value),
-          expiresAt: Number.isFinite(expiresAt) ? expiresAt : undefined,
+          expiresAt,
           jti,
           revision: record.revision,
           acceptedAt,
@@ -323,31 +331,25 @@ export const make = Effect.fnUntraced(function*<R = never>(
     return currentIdentity() !== before
   })
 
-  /** The token is of no use to anybody any more. */
-  const forget = Effect.suspend(() => {
-    epoch++
-    episode = undefined
-    rejected = rejected.filter((it) => it !== keyIdentity)
-    kept = false
-    hold(undefined)
-    return writing.withPermits(1)(
-      Effect.all([slots.token.remove, slots.claim.remove, writeState], { discard: true })
-    )
-  }).pipe(Effect.uninterruptible)
+  /** Deletes the token, and settles what becomes of what is known of rejected ones. */
+  const drop = (state: Effect.Effect<void, Record.Failed>): Effect.Effect<void, Record.Failed> =>
+    Effect.suspend(() => {
+      epoch++
+      episode = undefined
+      rejected = rejected.filter((it) => it !== keyIdentity)
+      kept = false
+      hold(undefined)
+      return writing.withPermits(1)(
+        Effect.all([slots.token.remove, slots.claim.remove, state], { discard: true })
+      )
+    }).pipe(Effect.uninterruptible)
 
-  const clear = Effect.suspend(() => {
-    epoch++
-    episode = undefined
-    rejected = rejected.filter((it) => it !== keyIdentity)
-    kept = false
-    hold(undefined)
-    return writing.withPermits(1)(
-      Effect.all([slots.token.remove, slots.claim.remove, slots.state.remove], { discard: true })
-    )
-  }).pipe(Effect.uninterruptible)
+  /** The token is of no use any more, but is still known to have been rejected. */
+  const forget = drop(writeState)
 
   const rejectIdentity = (identity: string): Effect.Effect<void> =>
     Effect.suspend(() => {
+      if (identity === ended) ended = undefined
       if (isRejected(identity)) return Effect.void
       rejected = [...rejected, identity].slice(-mostRejected)
       return identity === keyIdentity ? Effect.void : keepState
@@ -389,7 +391,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     const value = presented._tag === "Token" ? presented.token.value : undefined
     const given = typeof url === "string" ? URL.parse(url) : url
     // A WebSocket begins as a request over HTTP.
-    const parsed = given && URL.parse(given.href.replace(/^ws/, "http"))
+    const parsed = given?.protocol.startsWith("ws") ? URL.parse(given.href.replace(/^ws/, "http")) : given
     const at = { operation: "authorize", target: `${method} ${parsed === null ? name : showUrl(parsed.href)}` }
     if (value !== undefined && !sendable.test(Redacted.value(value))) {
       const detail = "it holds characters that a header cannot carry, or nothing, so nothing was sent"
@@ -488,6 +490,14 @@ export const make = Effect.fnUntraced(function*<R = never>(
       )
     })
 
+  const isMine = (claim: Record.Claim | "unreadable" | undefined): claim is Record.Claim =>
+    claim !== undefined && claim !== "unreadable" && claim.by === me
+
+  const unclaim = Effect.flatMap(
+    slots.claim.get,
+    (found) => isMine(found) ? slots.claim.remove : Effect.void
+  )
+
   /** The idempotency key to call with; `undefined`: another process has made it needless. */
   const claim = Effect.fnUntraced(function*(
     operation: Operation,
@@ -495,6 +505,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
   ): Effect.fn.Return<string | undefined, Record.Failed | AuthFailed | Transient> {
     const started = yield* Clock.currentTimeMillis
     while (true) {
+      let won: string | undefined
       const now = yield* Clock.currentTimeMillis
       const found = yield* slots.claim.get
       const same = found !== undefined && found !== "unreadable" && found.operation === operation && found.of === of
@@ -506,23 +517,28 @@ export const make = Effect.fnUntraced(function*<R = never>(
       } else {
         const idempotencyKey = same?.idempotencyKey ?? (yield* newId)
         yield* slots.claim.set({ operation, of, idempotencyKey, by: me, until: now + claimFor })
-        yield* Effect.sleep(claimSettles)
+        const took = (yield* Clock.currentTimeMillis) - now
+        yield* Effect.sleep(Math.min(Math.max(claimSettles, 3 * took), claimSettlesAtMost))
         const there = yield* slots.claim.get
-        if (there !== undefined && there !== "unreadable" && there.by === me) return idempotencyKey
+        if (isMine(there)) won = idempotencyKey
       }
-      if (yield* adopt) return undefined
+      // Also with a claim: another process may have been through before it was made.
+      const isOver = yield* adopt
       learn(yield* slots.state.get)
-      if (isRejected(of) && isSpent(operation)) return yield* elsewhere(operation)
+      const isVain = isRejected(of) && isSpent(operation)
+      if (!isOver && !isVain) {
+        if (won !== undefined) return won
+        continue
+      }
+      if (won !== undefined) yield* unclaim
+      return isOver ? undefined : yield* elsewhere(operation)
     }
   })
 
   /** Lets others have a try, with the same key. */
   const release = Effect.flatMap(
     slots.claim.get,
-    (found) =>
-      found !== undefined && found !== "unreadable" && found.by === me
-        ? slots.claim.set({ ...found, until: 0 })
-        : Effect.void
+    (found) => isMine(found) ? slots.claim.set({ ...found, until: 0 }) : Effect.void
   ).pipe(
     Effect.catch(notKept("a claim was not given back")),
     Effect.uninterruptible
@@ -536,11 +552,11 @@ export const make = Effect.fnUntraced(function*<R = never>(
   ): Effect.fn.Return<Token, Failure> {
     if (epoch !== began || currentIdentity() !== of) {
       // Deleted or replaced meanwhile: what there is now counts.
-      yield* Effect.ignore(slots.claim.remove)
+      yield* Effect.ignore(unclaim)
       return held === undefined ? yield* missing(operation) : held.token
     }
     if (Result.isSuccess(result)) {
-      const token = result.success
+      const token = lasting(result.success)
       // Read afresh before it is written: what another process has deleted meanwhile stays deleted.
       if (
         kept && held !== undefined && (yield* Effect.orElseSucceed(slots.token.get, () => "unreadable")) === undefined
@@ -555,7 +571,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
           ? (identity: string): Episode => ({ ...episodeOf(of), of: identity, [operation]: true })
           : undefined
         // A claim stays where its token does not: the next process makes the same call again.
-        yield* Effect.catch(Effect.andThen(keep(token, next), slots.claim.remove), notKept("a new token was not kept"))
+        yield* Effect.catch(Effect.andThen(keep(token, next), unclaim), notKept("a new token was not kept"))
         const until = token.expiresAt === undefined ? "" : `, until ${formatTime(token.expiresAt)}`
         yield* annotated(
           operation === "refresh"
@@ -586,7 +602,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     known[operation] = true
     known.steps.push({ tried: operation, error })
     yield* keepState
-    yield* Effect.catch(slots.claim.remove, notKept("a claim was not removed"))
+    yield* Effect.catch(unclaim, notKept("a claim was not removed"))
     return yield* error
   })
 
@@ -764,7 +780,6 @@ export const make = Effect.fnUntraced(function*<R = never>(
     Effect.suspend(() => {
       const identity = presented?._tag === "Token" ? identify(presented.token) : currentIdentity()
       if (identity === undefined) return Effect.void
-      if (identity === ended) ended = undefined
       if (identity === currentIdentity() && (presented?._tag === "Proof" || !isRejected(identity))) {
         episodeOf(identity).steps.push({ tried: "request", error })
       }
@@ -845,7 +860,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
     isRejected: (token) => Effect.sync(() => isRejected(identify(token))),
     accept: (token) => keep(token),
     reject: (token) => Effect.suspend(() => rejectIdentity(identify(token))),
-    clear,
+    clear: drop(slots.state.remove),
     refresh: Effect.catchTag(
       join("refresh"),
       "LeaseLost",

@@ -20,7 +20,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
-import type { Attempted, Refused, Transient } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import { withFetchOptions } from "./fetchOptions.ts"
 import { issuesOf } from "./issues.ts"
 import { showIssues } from "./showIssues.ts"
@@ -41,6 +41,11 @@ export interface Options<T extends Classify.Table> {
 
 const isOk = (status: number): boolean => status >= 200 && status < 300
 
+/** A client that signs what it sends may also fail with what it found out itself. */
+export type ExchangeClient =
+  | HttpClient.HttpClient
+  | HttpClient.HttpClient.With<HttpClientError.HttpClientError | AuthFailed | Refused>
+
 /** Makes a client fit for {@link exchange}; once per adapter. */
 export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = withFetchOptions({
   redirect: "manual"
@@ -48,10 +53,10 @@ export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient =
 
 /** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(
-  client: HttpClient.HttpClient,
+  client: ExchangeClient,
   request: HttpClientRequest.HttpClientRequest,
   { at, body, secrets, table, timeout, tracePropagation }: Options<T>
-): Effect.Effect<string, Classify.ErrorsOf<T> | Transient> =>
+): Effect.Effect<string, Classify.ErrorsOf<T> | Transient | AuthFailed> =>
   Effect.withFiber((fiber) => {
     const clock = fiber.getRef(Clock.Clock)
     const here = (): Classify.At => ({ ...at, now: clock.currentTimeMillisUnsafe(), secrets })
@@ -67,7 +72,7 @@ export const exchange = <const T extends Classify.Table>(
       return Effect.succeed("")
     }).pipe(
       Effect.catch((error) =>
-        unlessDecided(() => error._tag === "Refused" ? error : Classify.fromClientError(table, error, here()))
+        unlessDecided(() => error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error)
       ),
       Effect.timeoutOrElse({
         duration: timeout,

@@ -14,6 +14,7 @@ import * as Classify from "../Classify.ts"
 import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import type { CredentialInfo } from "../Registry.ts"
 import { exchange, prepare } from "./httpExchange.ts"
+import type { ExchangeClient } from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
 import { showText, showUrl } from "./url.ts"
@@ -31,7 +32,9 @@ export interface Call<A, E> {
   /** Sent as JSON. */
   readonly payload?: unknown
   /** Sent with the request, beside the API key, and kept out of errors. */
-  readonly secret?: Redacted.Redacted | undefined
+  readonly secret?: Redacted.Redacted | ReadonlyArray<Redacted.Redacted | undefined> | undefined
+  /** Instead of the adapter's own: one that signs what it sends. */
+  readonly client?: ExchangeClient | undefined
   /** Reads the body of a success. Absent: a success needs no body. */
   readonly read?: ((body: string, at: Attempted) => Effect.Effect<A, E>) | undefined
 }
@@ -123,13 +126,13 @@ export const make = Effect.fnUntraced(function*(
       urlParams: call.query,
       body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
     })
-    const body = yield* exchange(client, request, {
+    const body = yield* exchange(call.client ?? client, request, {
       at,
       table,
       timeout: deadline,
       body: call.read !== undefined,
       tracePropagation: options.tracePropagation ?? false,
-      secrets: [key, call.secret]
+      secrets: [key].concat(call.secret)
     })
     return yield* (call.read ?? nothing)(body, at)
   })

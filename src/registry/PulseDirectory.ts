@@ -117,10 +117,8 @@ const changesOf = (events: Events | undefined, origin: Origin, client: HttpClien
     connect(dial).pipe(
       Effect.provideService(HttpClient.HttpClient, client),
       Effect.map((items) => {
-        // Reconnect tells of one gap for each connection: at another one a new connection is what tells of it.
-        let gaps = 0
         const changes = Stream.mapEffect(
-          Stream.takeWhile(items, (item) => item.notice !== "Gap" || gaps++ === 0),
+          items,
           (item): Effect.Effect<Reconnect.Frame<Directory.Change, string> | Reconnect.Notice<string>, Refused> =>
             item.notice === undefined
               ? Effect.map(readEvent(item.value, at), (event) => ({ ...item, value: toChange(event) }))

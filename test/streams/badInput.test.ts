@@ -63,6 +63,17 @@ const clean = <E, R>(script: RawServer.Script, test: (server: RawServer.RawServe
 const sum = (expected: string | Readonly<Record<string, string>>, client: string) =>
   typeof expected === "string" ? expected : expected[client]
 
+/** Where no connection comes about: no server, no name, no TLS. */
+const nowhere: ReadonlyArray<readonly [string, (server: RawServer.RawServer) => Effect.Effect<string>]> = [
+  ["a port where nobody listens", () => Effect.scoped(Effect.map(RawServer.make(() => {}), ({ url }) => url))],
+  // A label of 64 characters fails in the resolver itself: where there is no name server, others take their time.
+  ["a name that does not resolve", () => Effect.succeed(`http://${"x".repeat(64)}.invalid:9696`)],
+  ["TLS with who does not speak it", ({ url }) => Effect.succeed(url.replace("http:", "https:"))]
+]
+
+/** Answers in plain text, whatever is said to it. */
+const inPlainText = RawServer.make(() => {}, (socket) => socket.end(RawServer.answer(400)))
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Event streams
 // ---------------------------------------------------------------------------------------------------------------------
@@ -324,6 +335,14 @@ describe.each(Object.entries(clients))("event streams over %s", (client, layer) 
           assert.strictEqual(server.requests.length, 1)
         }))
   )
+
+  it.live.each(nowhere)("%s is for now", ([, place]) =>
+    Effect.gen(function*() {
+      const server = yield* inPlainText
+      const url = yield* place(server)
+      assert.deepStrictEqual(yield* read(url), { ended: "Transient.Unreachable", data: [] })
+      assert.deepStrictEqual(yield* read(url, { method: "POST" }), { ended: "Refused.Unsupported", data: [] })
+    }).pipe(Effect.scoped))
 
   it.live.each([301, 302, 303, 307, 308])(
     "a redirect (%i) to another origin takes no secret along, nor back",
@@ -632,4 +651,17 @@ describe.each(Object.entries(platforms))("WebSockets by Node's own, or ws: %s", 
           })
         }))
   )
+
+  it.live.each(nowhere)("%s is for now", ([, place]) =>
+    Effect.gen(function*() {
+      const server = yield* inPlainText
+      const url = (yield* place(server)).replace("http", "ws")
+      const ended = yield* WebSocket.open({ url: `${url}/live?ticket=${ticket}`, closeWithin: "100 millis" })(dial)
+        .pipe(
+          Effect.scoped,
+          outcomeOf(["connect"], `${url}/live`),
+          Effect.provide(layer)
+        )
+      assert.strictEqual(ended, "Transient.Unreachable")
+    }).pipe(Effect.scoped))
 })
