@@ -260,7 +260,7 @@ const spread = (policy: Policy): number => typeof policy.jitter === "object" ? p
  * @since 0.1.0
  */
 export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * Math.pow(policy.factor, n - 1))
+  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * policy.factor ** (n - 1))
 
 const jittered = (policy: Policy, n: number, phase: number, random: number, before: number): number => {
   const width = window(policy, n)
@@ -281,8 +281,9 @@ const jittered = (policy: Policy, n: number, phase: number, random: number, befo
 }
 
 const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
-  if (failure.hint === undefined || Number.isNaN(failure.hint)) return wait
-  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, failure.hint))
+  const { hint: asked = NaN } = failure
+  if (Number.isNaN(asked)) return wait
+  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
   if (policy.jitter === "none") return Math.max(wait, hint)
   const draw = policy.jitter === "phase" ? state.phase : failure.random
   return Math.max(wait, hint + draw * Math.max(window(policy, state.failures), Math.min(policy.cap, hint)))

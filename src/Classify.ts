@@ -629,7 +629,7 @@ const fromAnswer = <const T extends Table>(
 ): ErrorsOf<T> =>
   decide(table, [status, `${Math.floor(status / 100)}xx`], {
     ...at,
-    status: status === 0 ? undefined : status,
+    status: status || undefined,
     detail: isHtml(headers) ? "an HTML page" : at.detail,
     location: headers["location"],
     retryAfter: retryAfter(headers["retry-after"], at.now)

@@ -512,10 +512,7 @@ const attach = (socket: WebSocketLike, events: Events): Effect.Effect<Wire, neve
     )
   })
 
-const nameOf = (cause: unknown): string =>
-  typeof cause === "object" && cause !== null && "name" in cause && typeof cause.name === "string"
-    ? cause.name
-    : "an error"
+const nameOf = (cause: unknown): string => cause instanceof Error ? cause.name : "an error"
 
 /**
  * A dialer by a constructor, e.g. the platform's own. What the constructor throws is `Refused`.
@@ -824,9 +821,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     const outbox = Outbox.make<Reconnect.Failure | Closed>({
       scope,
       at: () => ({ operation: "send", target }),
-      policy: options.outbox?.overflow ?? "fail",
-      maxMessages: options.outbox?.maxMessages ?? 1000,
-      maxBytes: options.outbox?.maxBytes ?? 1024 * 1024,
+      limits: options.outbox,
       buffered: () => wire?.buffered() ?? 0,
       handOver
     })
@@ -867,7 +862,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           : ArrayBuffer.isView(data)
           ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
           : undefined
-        if (message === undefined) return malformed(unexpectedKind, "a message that is neither text nor bytes")
+        if (message === undefined) return malformed(unexpectedKind, "neither text nor bytes")
         if (message.length > maxMessage) return malformed(tooMuch, `a message longer than ${maxMessage}`)
         const kind = typeof message === "string" ? "text" : "binary"
         if (frames !== "any" && frames !== kind) return malformed(unexpectedKind, `${kind} where ${frames} is due`)
@@ -888,7 +883,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
             ? Classify.fromClose(closeCodes, how, at("read"))
             : Classify.unreachable({
               ...at("connect"),
-              detail: Classify.codeOf(how.cause) ?? "the handshake failed; this platform does not say why",
+              detail: Classify.codeOf(how.cause) ?? "this platform does not say why",
               cause: how.cause
             })
         ),
@@ -911,7 +906,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       }
       const { bytes, messages } = outbox.waiting()
       if (phase === "open" && bytes > 0) {
-        yield* Effect.logWarning(`${target}: closed before ${messages} messages, ${bytes} bytes in all, were sent`)
+        yield* Effect.logWarning(`${target}: closed with ${messages} messages, ${bytes} bytes not sent`)
       }
       outbox.end(closing)
       phase = "ended"
@@ -928,7 +923,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
         return yield* Effect.fail(Classify.invalidRequest({
           ...at("connect"),
-          issues: [{ path: "url", message: "is not an absolute ws, wss, http or https URL" }]
+          issues: [{ path: "url", message: "must be a ws, wss, http or https URL" }]
         }))
       }
       target = show(parsed)
@@ -972,7 +967,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     if (watched !== undefined) {
       yield* watched.watch({ heard: () => heard, ping: wire?.ping, send: handOver }).pipe(
         Effect.map((after) => {
-          reject(Classify.timedOut({ ...at("read"), after }), silent, "silent for too long")
+          reject(Classify.timedOut({ ...at("read"), after }), silent, "silent")
           wire?.terminate?.()
         }),
         Effect.forkIn(scope)

@@ -905,7 +905,9 @@ describe("await", () => {
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
-      const one = yield* watch(listener.await("a", { poll: Effect.succeed({ key: "a", text: "polled" }) }))
+      const one = yield* watch(
+        listener.await("a", { fallback: Listener.poll(Effect.succeed({ key: "a", text: "polled" })) })
+      )
       yield* TestClock.adjust(29_999)
       assert.isFalse(one.isDone())
       yield* TestClock.adjust(1)

@@ -32,17 +32,9 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../Backoff.ts"
-import {
-  Closed,
-  type Exhausted,
-  Inconclusive,
-  InvalidRequest,
-  Refused,
-  Shutdown,
-  Stop,
-  TimedOut,
-  Transient
-} from "../LifelineError.ts"
+import * as Classify from "../Classify.ts"
+import type { Exhausted, Refused, Transient } from "../LifelineError.ts"
+import { Closed, Inconclusive, Shutdown, Stop } from "../LifelineError.ts"
 import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
 import * as Queue from "./listenerQueue.ts"
@@ -270,7 +262,7 @@ export const make = <K extends Key, In, Out, R>(
         const rest = generation.since + sendWithin - now()
         return rest > 0
           ? Effect.andThen(Effect.sleep(Math.ceil(rest)), watch(generation))
-          : Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: Duration.millis(sendWithin) }) }))
+          : Effect.fail(Classify.timedOut({ ...at, after: Duration.millis(sendWithin) }))
       })
 
     const watched = <E>(
@@ -287,8 +279,10 @@ export const make = <K extends Key, In, Out, R>(
       return connection.send(message)
     }
 
+    const unclear = (detail: string): Inconclusive => new Inconclusive({ ...at, detail })
+
     const toFailure = (error: Failure | Overflow | Closed): Failure =>
-      error._tag === "Overflow" || error._tag === "Closed" ? new Inconclusive({ ...at, detail: error.message }) : error
+      error._tag === "Overflow" || error._tag === "Closed" ? unclear(error.message) : error
 
     const burst = Effect.fnUntraced(
       function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<void, Failure> {
@@ -300,8 +294,7 @@ export const make = <K extends Key, In, Out, R>(
             Effect.as(true),
             Effect.catch((error) => {
               if (error._tag !== "Overflow") return Effect.fail(toFailure(error))
-              const issues = [{ path: "", message: error.message }]
-              Deferred.doneUnsafe(job.sent, Exit.fail(new Refused({ ...at, reason: new InvalidRequest({ issues }) })))
+              Deferred.doneUnsafe(job.sent, Exit.fail(Classify.invalidRequest({ ...at, detail: error.message })))
               return Effect.succeed(false)
             })
           ))
@@ -350,7 +343,7 @@ export const make = <K extends Key, In, Out, R>(
         endRun(run, closed)
         return error._tag === "Stop" ? error : idle
       }
-      return error._tag === "Stop" ? new Inconclusive({ ...at, detail: error.message }) : error
+      return error._tag === "Stop" ? unclear(error.message) : error
     }
 
     const failed = (run: Run<In, Out>, cause: Cause.Cause<Failure>): Effect.Effect<never, Failure> => {
@@ -433,8 +426,8 @@ export const make = <K extends Key, In, Out, R>(
             Effect.sync(() => {
               run.dialled += now() - started
               run.isDialling = false
-              if (Exit.isFailure(exit)) noteFailure(run, exit)
-              else if (exit.value.ended !== undefined) noteFailure(run, exit.value.ended)
+              const how = Exit.isFailure(exit) ? exit : exit.value.ended
+              if (how !== undefined) noteFailure(run, how)
             })
           ),
           Effect.matchCauseEffect({
@@ -638,7 +631,7 @@ export const make = <K extends Key, In, Out, R>(
         Effect.sync(() => {
           const generation = current?.open
           if (current === undefined || generation === undefined) return
-          endGeneration(current, generation, Exit.fail(new Inconclusive({ ...at, detail: why })))
+          endGeneration(current, generation, Exit.fail(unclear(why)))
         }),
       close
     }

@@ -21,7 +21,7 @@ export class Lagged extends Data.TaggedError("Lagged")<{
 }> {
   override get message() {
     return `the reader of ${JSON.stringify(this.key)} is behind by more than ${this.capacity} messages; ` +
-      "read faster, raise the capacity, or choose another overflow policy"
+      "read faster, or raise the capacity"
   }
 }
 

@@ -27,9 +27,10 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Backoff from "../Backoff.ts"
+import * as Classify from "../Classify.ts"
 import { Connectivity } from "../Connectivity.ts"
-import type { Attempted, AuthFailed, Inconclusive, Refused } from "../LifelineError.ts"
-import { Exhausted, NoProgress, retryAfter, Shutdown, TimedOut, Transient, Unreachable } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, Inconclusive, Refused, Transient } from "../LifelineError.ts"
+import { Exhausted, NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
 import * as Telemetry from "../Telemetry.ts"
 
@@ -84,10 +85,9 @@ export const exhausted = (
   new Exhausted({
     attempts,
     elapsed: Duration.millis(Math.round(elapsed)),
-    last: last?._tag === "Transient" ? last : new Transient({
-      ...at,
-      reason: new Unreachable({ detail: last?.message ?? "the connection ended before anything came" })
-    })
+    last: last?._tag === "Transient"
+      ? last
+      : Classify.unreachable({ ...at, detail: last?.message ?? "the connection ended before anything came" })
   })
 
 /** The span of a dial, where there is a tracer that would keep it. */
@@ -376,7 +376,7 @@ export const make = <A, Cursor, R>(
         Scope.provide(own),
         Effect.timeoutOrElse({
           duration: openWithin,
-          orElse: () => Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: openWithin }) }))
+          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: openWithin }))
         }),
         traced({ ...at, attempt: dial.attempt, generation }),
         Effect.matchCauseEffect({
