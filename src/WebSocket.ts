@@ -863,7 +863,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
           : undefined
         if (message === undefined) return malformed(unexpectedKind, "neither text nor bytes")
-        if (message.length > maxMessage) return malformed(tooMuch, `a message longer than ${maxMessage}`)
+        if (message.length > maxMessage) return malformed(tooMuch, `longer than ${maxMessage}`)
         const kind = typeof message === "string" ? "text" : "binary"
         if (frames !== "any" && frames !== kind) return malformed(unexpectedKind, `${kind} where ${frames} is due`)
         backlog += message.length

@@ -27,7 +27,7 @@ export class Overflow extends Data.TaggedError("Overflow")<
 > {
   override get message() {
     return `${this.operation} (${this.target}): ${this.dropped ? "made room for a newer message" : "no room"}: ` +
-      `${this.messages} messages, ${this.bytes} bytes not sent; send less, or raise the limits of the outbox`
+      `${this.messages} messages, ${this.bytes} bytes not sent; send less, or raise its limits`
   }
 }
 
