@@ -1,6 +1,7 @@
 /**
- * After a restart: which of the leases that a program kept are still its own. One whose holder (a process, a tab) is alive is attached
- * again, with a revival where its token is no good any more and the key is still there; one whose holder is dead stays dead.
+ * After a restart: which of the leases that a program kept are still its own. One whose holder (a process, a tab) is
+ * alive is attached again, with a revival where its token is no good any more and the key is still there; one whose
+ * holder is dead stays dead.
  *
  * | holder | the server | what happens |
  * |---|---|---|
@@ -12,15 +13,17 @@
  * | dead | anything definitive, also that it is live | finalised |
  * | dead | no answer, 408, 425, 429, 5xx | deferred; in the third boot finalised |
  *
- * The heartbeat: with a new token, attached and revived; 401, 404 and 410 finalise the lease; after anything else it is attached, keeps
- * its token, and is tried again. Nothing is ever revived, nor sent a heartbeat, for a holder that is not known to be alive.
+ * The heartbeat: with a new token, attached and revived; 401, 404 and 410 finalise the lease; after anything else it is
+ * attached, keeps its token, and is tried again. Nothing is ever revived, nor sent a heartbeat, for a holder that is
+ * not known to be alive.
  *
- * Finalising deletes the token. Leases are looked at side by side and none stops another: each request, each call of the store, and
- * `isAlive` have deadlines; what fails for now, or cannot be known, is `Deferred`. Several processes over one store make one refresh
- * and one revival between them, as far as `Credential` can see to that. A lease is read afresh before it is written.
+ * Finalising deletes the token. Leases are looked at side by side and none stops another: each request, each call of
+ * the store, and `isAlive` have deadlines; what fails for now, or cannot be known, is `Deferred`. Several processes
+ * over one store make one refresh and one revival between them, as far as `Credential` can see to that. A lease is read
+ * afresh before it is written.
  *
- * {@link reconcile} does it once; {@link layer} does it when it is built, in the background, and goes on with what is open. How the
- * registry is asked is an adapter's ({@link LeaseApi}), e.g. of `registry/ClosedLoop`.
+ * {@link reconcile} does it once; {@link layer} does it when it is built, in the background, and goes on with what is
+ * open. How the registry is asked is an adapter's ({@link LeaseApi}), e.g. of `registry/ClosedLoop`.
  *
  * **Example** (Jobs of earlier runs)
  *
@@ -87,8 +90,9 @@ export interface Beat extends Classify.LeaseAnswer {
 }
 
 /**
- * How a registry is asked about a lease. Requests are signed by what each call is given, e.g. through `Credential.httpClient`. An answer
- * is given as it came, whatever its status; an adapter that speaks the error algebra may fail with it instead.
+ * How a registry is asked about a lease. Requests are signed by what each call is given, e.g. through
+ * `Credential.httpClient`. An answer is given as it came, whatever its status; an adapter that speaks the error algebra
+ * may fail with it instead.
  *
  * @category models
  * @since 0.1.0
@@ -123,8 +127,8 @@ export interface LeaseApi {
 export interface Options<out R = never> {
   readonly api: LeaseApi
   /**
-   * Whether who holds a lease is alive, for sure: `false` finalises it. Where that cannot be known it fails, and the lease is deferred.
-   * `node/ProcessAlive` and `browser/TabAlive` have this for processes and tabs.
+   * Whether who holds a lease is alive, for sure: `false` finalises it. Where that cannot be known it fails, and the
+   * lease is deferred. `node/ProcessAlive` and `browser/TabAlive` have this for processes and tabs.
    */
   readonly isAlive: (entry: Entry) => Effect.Effect<boolean, Error, R>
   /** Shows possession of the key that `Managed` leases are bound to. Absent: nothing is revived. */
@@ -142,8 +146,9 @@ export interface Options<out R = never> {
 }
 
 /**
- * What a lease came to. `Attached`: it goes on, `revived` or not; with a `retryAt` where the server could not be asked, so that this is
- * open. `Finalised`: it is over, and its token deleted. `Deferred`: nothing is known, so nothing was changed.
+ * What a lease came to. `Attached`: it goes on, `revived` or not; with a `retryAt` where the server could not be asked,
+ * so that this is open. `Finalised`: it is over, and its token deleted. `Deferred`: nothing is known, so nothing was
+ * changed.
  *
  * Times are in milliseconds since 1970: {@link layer} tries again then.
  *
@@ -192,8 +197,9 @@ export const makeLeases: (
 ) => Effect.Effect<Leases, never, KeyValueStore.KeyValueStore> = Stored.make
 
 /**
- * The credential of a lease, as recovery itself uses it: where its first token is accepted, and what keeps it fresh while it goes on.
- * Its `revive` is one heartbeat with the proof. Put the lease into the store before its token is accepted.
+ * The credential of a lease, as recovery itself uses it: where its first token is accepted, and what keeps it fresh
+ * while it goes on. Its `revive` is one heartbeat with the proof. Put the lease into the store before its token is
+ * accepted.
  *
  * @category constructors
  * @since 0.1.0
@@ -212,8 +218,8 @@ export const credential: <R>(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * Looks at each lease once, and sweeps tokens without a lease. Leases that were finalised before are not reported; a week later they are
- * forgotten. Fails where the store cannot say which leases there are.
+ * Looks at each lease once, and sweeps tokens without a lease. Leases that were finalised before are not reported; a
+ * week later they are forgotten. Fails where the store cannot say which leases there are.
  *
  * Each run counts as a boot for leases whose holder is dead.
  *
@@ -235,7 +241,10 @@ export const reconcile = <R = never>(
  * @since 0.1.0
  */
 export class Recovery extends Context.Service<Recovery, {
-  /** What the leases came to when each of them had been looked at once; what is known by then where the scope is closed before. */
+  /**
+   * What the leases came to when each of them had been looked at once; what is known by then where the scope is closed
+   * before.
+   */
   readonly first: Effect.Effect<ReadonlyArray<Report>>
   /** The newest report of each lease so far. */
   readonly reports: Effect.Effect<ReadonlyArray<Report>>
@@ -244,8 +253,8 @@ export class Recovery extends Context.Service<Recovery, {
 }>()("effect-lifeline/Recovery/Recovery") {}
 
 /**
- * {@link reconcile} when it is built, without being waited for; from then on, as long as the scope is open, what is open is tried again
- * with the backoff.
+ * {@link reconcile} when it is built, without being waited for; from then on, as long as the scope is open, what is
+ * open is tried again with the backoff.
  *
  * @category constructors
  * @since 0.1.0

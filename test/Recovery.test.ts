@@ -337,6 +337,14 @@ describe("the holder is alive", () => {
       assert.strictEqual(report, "Attached")
     }))
 
+  it.effect("a heartbeat that is taken, and says that the lease is over: finalised, whatever its status", () =>
+    Effect.gen(function*() {
+      const { report, store } = yield* scenario({ ...rejected, heartbeat: [{ status: 200, says: "timed_out" }] })
+      assert.strictEqual(report, "Finalised Gone")
+      assert.isUndefined(tokenOf(store, "7"))
+      assert.isDefined((yield* entryOf(store, "7"))?.finalised)
+    }))
+
   it.effect("R6: rejected but unexpired: the proof request uses the key, not that token", () =>
     Effect.gen(function*() {
       const { calls } = yield* scenario({ ...rejected, heartbeat: [revived()] }, { expiresAt: 100 * hour })
@@ -671,6 +679,8 @@ describe("the store of leases", () => {
       const scripts: ReadonlyArray<readonly [string, Script]> = [
         ["heartbeat", { ...rejected, heartbeat: [{ status: 410 }] }],
         ["heartbeat", { ...rejected, heartbeat: [{ status: 503 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 200 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [revived()] }],
         ["status", { status: [{ status: 404 }] }]
       ]
       for (const [moment, script] of scripts) {
@@ -686,6 +696,7 @@ describe("the store of leases", () => {
             : Effect.void
         assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Finalised TimedOut"])
         assert.deepStrictEqual((yield* leases.get("7"))?.finalised, { reason: "TimedOut", at: 1 })
+        assert.isUndefined(tokenOf(store, "7"))
       }
     }))
 

@@ -62,8 +62,8 @@ export const readUrl = (text: string): Effect.Effect<string, Refused> => {
 }
 
 /**
- * The path of a loop: what is signed, and what is sent. A dot segment would be resolved by whatever parses the URL, and a lone surrogate
- * cannot be encoded.
+ * The path of a loop: what is signed, and what is sent. A dot segment would be resolved by whatever parses the URL, and
+ * a lone surrogate cannot be encoded.
  */
 const pathOf = (id: string): string | undefined =>
   id === "" || id === "." || id === ".." || !id.isWellFormed() ? undefined : `/loops/${encodeURIComponent(id)}`

@@ -1,6 +1,6 @@
 /**
- * What the answer to a status or a heartbeat says of a lease: one table, first match wins. Everything that recovery does after an
- * answer follows from this.
+ * What the answer to a status or a heartbeat says of a lease: one table, first match wins. Everything that recovery
+ * does after an answer follows from this.
  */
 import type * as Duration from "effect/Duration"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
@@ -29,7 +29,8 @@ export interface LeaseAnswer {
 export type LeaseEnd = "TimedOut" | "Unauthorized" | "NotFound" | "Gone" | "Forbidden"
 
 /**
- * What a row of the table says: a reason for which the lease is over, `Live`, `Unexpected` (live, with a warning) or `Transient`.
+ * What a row of the table says: a reason for which the lease is over, `Live`, `Unexpected` (live, with a warning) or
+ * `Transient`.
  *
  * @category models
  * @since 0.1.0
@@ -37,8 +38,8 @@ export type LeaseEnd = "TimedOut" | "Unauthorized" | "NotFound" | "Gone" | "Forb
 export type LeaseVerdict = LeaseEnd | "Live" | "Unexpected" | "Transient"
 
 /**
- * A table: keys are what the answer says (`"timed_out"`, `"active"`), `"none"` for no answer, statuses (`"404"`), classes of them
- * (`"5xx"`), and `"*"` for all others. They are looked up in this order.
+ * A table: keys are what the answer says (`"timed_out"`, `"active"`), `"none"` for no answer, statuses (`"404"`),
+ * classes of them (`"5xx"`), and `"*"` for all others. They are looked up in this order.
  *
  * @category models
  * @since 0.1.0

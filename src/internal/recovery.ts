@@ -1,9 +1,9 @@
 /**
  * The engine of `Recovery`: what becomes of one lease, and of all of them.
  *
- * Each lease gets a credential of its own for as long as it is looked at: that one knows which tokens were rejected, refreshes and
- * revives once at a time over all processes that share the store, and keeps new tokens. What is left to do here is to ask in the
- * right order, and to act on what `Classify.fromLeaseAnswer` says of the answers.
+ * Each lease gets a credential of its own for as long as it is looked at: that one knows which tokens were rejected,
+ * refreshes and revives once at a time over all processes that share the store, and keeps new tokens. What is left to
+ * do here is to ask in the right order, and to act on what `Classify.fromLeaseAnswer` says of the answers.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -52,7 +52,10 @@ const annotated = <A, E, R>(self: Effect.Effect<A, E, R>, id?: string): Effect.E
     ...(id === undefined ? {} : { lease: id })
   })
 
-/** In a fiber of its own, so that what cannot be interrupted holds up nobody. `orElse`: it did not come to an end in time. */
+/**
+ * In a fiber of its own, so that what cannot be interrupted holds up nobody. `orElse`: it did not come to an end in
+ * time.
+ */
 const bounded = <A, E, R, B, E2>(
   self: Effect.Effect<A, E, R>,
   duration: Duration.Duration,
@@ -167,8 +170,8 @@ export interface Engine<R> {
   /** The ids of what is kept. */
   readonly ids: Effect.Effect<ReadonlyArray<string>, KeyValueStore.KeyValueStoreError>
   /**
-   * `undefined`: there is nothing to recover. `boot`: whether this is the first time since the start, which counts as an attempt for a
-   * dead one, and does not tell of what was over before.
+   * `undefined`: there is nothing to recover. `boot`: whether this is the first time since the start, which counts as
+   * an attempt for a dead one, and does not tell of what was over before.
    */
   readonly recover: (
     id: string,
@@ -378,15 +381,19 @@ export const make = <R>(
       // It may have died meanwhile, and what is dead is never revived.
       if (!(yield* isAlive(entry))) return yield* dead(entry, backoff, boot)
       const revived = yield* Effect.result(credential.revive)
+      // Another process may have finished it meanwhile: what came of the heartbeat is nobody's then.
+      const fresh = yield* Effect.orElseSucceed(leases.get(id), () => entry)
+      if (fresh === undefined || fresh.finalised !== undefined) {
+        yield* dropToken(id)
+        return over(fresh)
+      }
       if (Result.isSuccess(revived)) return yield* attached(entry, backoff, { revived: true })
       const { failure } = revived
       const { status = 0 } = beats[beats.length - 1] ?? {}
-      if (status >= 200 && status < 300) {
+      // Unless it says, whatever its status, that the lease is over.
+      if (status >= 200 && status < 300 && failure._tag !== "LeaseLost") {
         return yield* attached(entry, backoff, { revived: false })
       }
-      // Another process may have finished it meanwhile, its token with it.
-      const fresh = yield* leases.get(id)
-      if (fresh === undefined || fresh.finalised !== undefined) return over(fresh)
       const heartbeat = Status.fromLeaseAnswer(Status.leaseStatuses, Status.answerOf(failure))
       return heartbeat._tag === "Terminal"
         ? yield* finalised(entry, heartbeat.reason)

@@ -1,6 +1,6 @@
 /**
- * The leases that a program holds, as records in a store: versioned, and read afresh before each write, so that a copy that somebody
- * still has in hand never brings a finalised one back.
+ * The leases that a program holds, as records in a store: versioned, and read afresh before each write, so that a copy
+ * that somebody still has in hand never brings a finalised one back.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -11,8 +11,8 @@ import * as Lease from "../Lease.ts"
 import type { LeaseEnd } from "./leaseStatus.ts"
 
 /**
- * Why a lease is finalised: the server's word, `Dead` (who held it is, and the server did not object), or `GaveUp` (who held it
- * is dead, and in three boots the server could not be asked).
+ * Why a lease is finalised: the server's word, `Dead` (who held it is, and the server did not object), or `GaveUp` (who
+ * held it is dead, and in three boots the server could not be asked).
  *
  * @category models
  * @since 0.1.0
@@ -49,8 +49,8 @@ export interface Leases {
   /** Fails also where what is kept is damaged, or of another version. */
   readonly get: (id: string) => Effect.Effect<Entry | undefined, KeyValueStore.KeyValueStoreError>
   /**
-   * Keeps a lease, before its token is accepted: a token without a lease is swept. One that was finalised stays so, unless this one
-   * was registered later. Gives what is kept now.
+   * Keeps a lease, before its token is accepted: a token without a lease is swept. One that was finalised stays so,
+   * unless this one was registered later. Gives what is kept now.
    */
   readonly put: (
     entry: Pick<Entry, "lease" | "provenance" | "holder">

@@ -231,7 +231,7 @@ describe("a program that is awake", () => {
         const program = yield* makeProgram()
         const { credential, registry } = yield* start(program, url)
         const context = yield* Layer.build(Layer.provide(
-          Lifeline.layer({ instance, startup: "await" }),
+          Lifeline.layer({ instance, startup: "await", heartbeat: { interval: "1 minute" } }),
           Layer.succeed(Registry.Registry, registry)
         ))
         const lifeline = Context.get(context, Lifeline.Lifeline)
@@ -243,6 +243,8 @@ describe("a program that is awake", () => {
           )
         const first = yield* Effect.map(lifeline.lease, Option.getOrUndefined)
         const token = yield* credential.token
+        // The beat that follows a registration would keep the lease alive.
+        yield* lifeline.beatNow
 
         const position = yield* events.position
         yield* pass(time, "123 minutes")

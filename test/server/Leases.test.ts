@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as table from "effect-lifeline/internal/pulseLeaseRoutes"
 import * as Proof from "effect-lifeline/Proof"
+import * as Api from "effect-lifeline/server/Api"
 import * as Catalog from "effect-lifeline/server/Catalog"
 import * as Events from "effect-lifeline/server/Events"
 import * as Leases from "effect-lifeline/server/Leases"
@@ -91,6 +93,17 @@ describe("leases that are on", () => {
       assert.isNotNull(field(field(paths, "/api/v1/services/{id}/lease/refresh"), "post"))
     }))
 
+  it("are served by exactly the routes that the client uses", () => {
+    const { idempotencyHeader: _header, idempotencyShape: _shape, ...routes } = table
+    const served = Object.values(Api.LeasedApi.groups.leases.endpoints).map((endpoint) => [
+      endpoint.identifier,
+      { method: endpoint.method, path: endpoint.path }
+    ])
+    assert.deepStrictEqual(Object.fromEntries(served), routes)
+    const endpoints = Object.values(Api.LeasedApi.groups.leases.endpoints)
+    assert.isTrue(endpoints.every((endpoint) => endpoint.middlewares.has(Api.Authorization)))
+  })
+
   it.effect("a registration with a proof gets a token that is bound to its key", () =>
     Effect.gen(function*() {
       const { holder, registry } = yield* start()
@@ -157,11 +170,13 @@ describe("leases that are on", () => {
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
-  it.effect("registering again with the same key leaves the tokens good that it gave before, with another name too", () =>
+  it.effect("registering again with the same key leaves tokens and answers good that it gave before, with another name too", () =>
     Effect.gen(function*() {
       const { holder, id, token } = yield* registered()
+      const refreshed = yield* holder.refresh(id, "k")
       const again = yield* holder.register(minimal)
       assert.strictEqual(idOf(again), id)
+      assert.strictEqual((yield* holder.refresh(id, "k")).text, refreshed.text)
       const other = yield* holder.register({ ...minimal, name: "other" })
       assert.strictEqual((yield* holder.heartbeat(id, { token })).status, 200)
       assert.strictEqual((yield* holder.heartbeat(id, { token: tokenOf(again) })).status, 200)
