@@ -260,7 +260,7 @@ const spread = (policy: Policy): number => typeof policy.jitter === "object" ? p
  * @since 0.1.0
  */
 export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * Math.pow(policy.factor, n - 1))
+  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * policy.factor ** (n - 1))
 
 const jittered = (policy: Policy, n: number, phase: number, random: number, before: number): number => {
   const width = window(policy, n)
@@ -281,8 +281,9 @@ const jittered = (policy: Policy, n: number, phase: number, random: number, befo
 }
 
 const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
-  if (failure.hint === undefined || Number.isNaN(failure.hint)) return wait
-  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, failure.hint))
+  const { hint: asked = NaN } = failure
+  if (Number.isNaN(asked)) return wait
+  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
   if (policy.jitter === "none") return Math.max(wait, hint)
   const draw = policy.jitter === "phase" ? state.phase : failure.random
   return Math.max(wait, hint + draw * Math.max(window(policy, state.failures), Math.min(policy.cap, hint)))
@@ -490,13 +491,21 @@ export const streams: Unbounded = {
   hint: { floor: 100, ceiling: 300_000 }
 }
 
+/** {@link streams}, with a bound. In a call of its own, since no bundler drops a spread at the top of a module. */
+const bounded = (options: Partial<Bounded> & { readonly attempts: number }): Bounded => ({
+  ...streams,
+  elapsed: Infinity,
+  ...options,
+  bound: "bounded"
+})
+
 /**
  * {@link streams} for when a caller waits: 5 attempts, as in Hatchet's SDKs, so at most 15 s of waiting.
  *
  * @category presets
  * @since 0.1.0
  */
-export const synchronous: Bounded = make({ attempts: 5 })
+export const synchronous: Bounded = bounded({ attempts: 5 })
 
 /**
  * The first registration: windows of 2, 4, 8, 16, 32, 32 s as Pulse's SDK promises, so 7 attempts in at most 94 s and
@@ -505,14 +514,7 @@ export const synchronous: Bounded = make({ attempts: 5 })
  * @category presets
  * @since 0.1.0
  */
-export const registration: Bounded = {
-  ...streams,
-  bound: "bounded",
-  base: 2000,
-  cap: 32_000,
-  attempts: 7,
-  elapsed: Infinity
-}
+export const registration: Bounded = bounded({ base: 2000, cap: 32_000, attempts: 7 })
 
 /**
  * Failing heartbeats: a first window of one interval, then windows of two, phase jitter, no limit. So a registry that is

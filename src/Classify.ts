@@ -107,6 +107,10 @@ export interface Evidence extends LifelineError.Attempted {
   readonly after?: Duration.Duration | undefined
   /** The address of whoever took the lease. */
   readonly by?: string | undefined
+  /** Where the server redirects to. */
+  readonly location?: string | undefined
+  /** As in {@link At}. */
+  readonly secrets?: At["secrets"]
   /** The platform's own error. Kept only when it is an `Error`: loggers print all of anything else. */
   readonly cause?: unknown
 }
@@ -333,6 +337,10 @@ export const unsupported: Verdict<LifelineError.Refused> = refused((evidence) =>
   new LifelineError.Unsupported({ detail: answered(evidence) })
 )
 
+/** A redirect: {@link unsupported}, with where it leads. */
+const redirected: Verdict<LifelineError.Refused> = (evidence) =>
+  unsupported({ ...evidence, detail: evidence.detail ?? cleanText(redirect(evidence.location), evidence.secrets) })
+
 /**
  * The answer is not one of the protocol.
  *
@@ -414,8 +422,8 @@ const extending = <T extends Table>(table: () => T): T => table()
  * @since 0.1.0
  */
 export const http = {
-  "0": unsupported,
-  "3xx": unsupported,
+  "0": redirected,
+  "3xx": redirected,
   "401": unauthorized,
   "403": forbidden,
   "404": notFound,
@@ -445,12 +453,26 @@ export const http = {
 export const httpLease = extending(() => ({ ...http, "404": unknownLease, "410": leaseExpired }))
 
 /**
- * HTTP, for event streams: 204 means that the server has nothing more, now or later.
+ * HTTP, for event streams: 204 means that the server has nothing more, now or later. It does not tell the statuses that are
+ * final apart, as nothing that follows a stream does; `{ ...Classify.http, "204": Classify.stop }` does.
  *
  * @category tables
  * @since 0.1.0
  */
-export const httpEventStream = extending(() => ({ ...http, "204": stop }))
+export const httpEventStream = {
+  "204": stop,
+  "401": unauthorized,
+  "403": forbidden,
+  "408": unavailable,
+  "425": unavailable,
+  "429": throttled,
+  "4xx": invalidRequest,
+  "501": malformedResponse,
+  "5xx": unavailable,
+  TransportError: unreachable,
+  EncodeError: invalidRequest,
+  InvalidUrlError: invalidRequest
+} satisfies Table
 
 /**
  * HTTP, for event streams as the WHATWG has them: every status but 200 and 204 is final, even 503. Only a network that
@@ -461,10 +483,10 @@ export const httpEventStream = extending(() => ({ ...http, "204": stop }))
  */
 export const httpEventStreamStrict = extending(() => ({
   ...httpEventStream,
-  "408": unsupported,
-  "425": unsupported,
-  "429": unsupported,
-  "5xx": unsupported
+  "408": malformedResponse,
+  "425": malformedResponse,
+  "429": malformedResponse,
+  "5xx": malformedResponse
 }))
 
 /**
@@ -577,7 +599,16 @@ export const fromResponse = <const T extends Table>(
   table: T,
   response: Response,
   at: At
-): ErrorsOf<T> => fromAnswer(table, response, at, Option.getOrUndefined(decodeProblem(response.body)))
+): ErrorsOf<T> => {
+  const problem = Option.getOrUndefined(decodeProblem(response.body))
+  const clean = (text: string): string => cleanText(text, at.secrets)
+  const said = problem?.detail ?? problem?.title
+  return fromAnswer(table, response, {
+    ...at,
+    detail: said === undefined ? undefined : clean(said),
+    issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) }))
+  })
+}
 
 /**
  * {@link fromResponse} where the body is not read, as on a stream. It needs no `Schema`.
@@ -589,30 +620,20 @@ export const fromStatus = <const T extends Table>(
   table: T,
   response: Omit<Response, "body">,
   at: At
-): ErrorsOf<T> => fromAnswer(table, response, at, undefined)
+): ErrorsOf<T> => fromAnswer(table, response, at)
 
 const fromAnswer = <const T extends Table>(
   table: T,
   { headers, status }: Omit<Response, "body">,
-  at: At,
-  problem: typeof Problem.Type | undefined
-): ErrorsOf<T> => {
-  const clean = (text: string): string => cleanText(text, at.secrets)
-  const said = problem?.detail ?? problem?.title
-  return decide(table, [status, `${Math.floor(status / 100)}xx`], {
+  at: At & Pick<Evidence, "detail" | "issues">
+): ErrorsOf<T> =>
+  decide(table, [status, `${Math.floor(status / 100)}xx`], {
     ...at,
-    status: status === 0 ? undefined : status,
-    detail: isHtml(headers)
-      ? "an HTML page"
-      : said !== undefined
-      ? clean(said)
-      : status === 0 || (status >= 300 && status < 400)
-      ? clean(redirect(headers["location"]))
-      : undefined,
-    issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) })),
+    status: status || undefined,
+    detail: isHtml(headers) ? "an HTML page" : at.detail,
+    location: headers["location"],
     retryAfter: retryAfter(headers["retry-after"], at.now)
   })
-}
 
 /**
  * How a gRPC or Connect call ended.

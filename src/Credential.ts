@@ -396,8 +396,9 @@ export const revive = <A, E, R>(
  * const url = "wss://feed.example/live"
  * const connect = WebSocket.connect({
  *   url,
- *   credential: () =>
+ *   credential: WebSocket.perDial(() =>
  *     Credential.Credential.use((credential) => credential.authorize({ method: "GET", url }))
+ *   )
  * })
  *
  * export const messages = Reconnect.stream((dial: Reconnect.Dial<unknown>) =>

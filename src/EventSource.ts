@@ -285,7 +285,7 @@ export const connect = <R = never>(
       } else if (status === 0 || (status >= 300 && status < 400)) {
         const to = [301, 302, 303, 307, 308].includes(status) && location ? URL.parse(location, response.url) : null
         if (to === null || n === maxRedirects) {
-          return yield* Classify.unsupported({ ...at, status, detail: "a redirect that leads nowhere" })
+          return yield* Classify.malformedResponse({ ...at, status, detail: "a redirect that leads nowhere" })
         }
         request = redirected(request, status, response.url, to)
       } else if (status === 200 && !Classify.isHtml(headers)) {

@@ -42,15 +42,16 @@
  * @since 0.1.0
  */
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
-import type * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import * as Engine from "./internal/listener.ts"
 import type { Lagged } from "./internal/listenerQueue.ts"
 import type { Overflow } from "./internal/outbox.ts"
-import type { Attempted, AuthFailed, Closed, Exhausted, NoProgress, Refused } from "./LifelineError.ts"
+import type { Attempted, AuthFailed, Closed, Exhausted, NoProgress } from "./LifelineError.ts"
+import { Inconclusive, Refused } from "./LifelineError.ts"
 import type * as Reconnect from "./Reconnect.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -66,13 +67,13 @@ import type * as Reconnect from "./Reconnect.ts"
 export type Key = string | number
 
 /**
- * What a connection is told when it is asked for.
+ * What a connection that speaks several versions of a protocol is told when it is asked for. See {@link versions}.
  *
  * @category port
  * @since 0.1.0
  */
-export interface Dial<out Version = undefined> extends Reconnect.Dial<never> {
-  /** Which of {@link Options} `versions` to speak; `undefined` where there are none. */
+export interface Dial<out Version> extends Reconnect.Dial<never> {
+  /** The version to speak. */
   readonly version: Version
 }
 
@@ -129,12 +130,12 @@ export interface Buffer {
  * @category models
  * @since 0.1.0
  */
-export interface Options<in out K extends Key, in out In, in out Out, out R = never, in out Version = undefined> {
+export interface Options<in out K extends Key, in out In, in out Out, out R = never> {
   /**
    * Makes one connection, in a scope of its own; it never retries. What it and all replaying may take together is
    * `openTimeout`.
    */
-  readonly connect: (dial: Dial<Version>) => Effect.Effect<Connection<In, Out>, Reconnect.Failure, R>
+  readonly connect: (dial: Reconnect.Dial<never>) => Effect.Effect<Connection<In, Out>, Reconnect.Failure, R>
   /** Whose message it is: of one key, of several, or `undefined`: of none. Must not throw: that would end the listener. */
   readonly route: (message: In) => K | ReadonlyArray<K> | undefined
   /**
@@ -144,11 +145,6 @@ export interface Options<in out K extends Key, in out In, in out Out, out R = ne
   readonly subscribe: (key: K) => Out
   /** The message that is sent when the last subscription of a key is gone. @default none is sent */
   readonly unsubscribe?: ((key: K) => Out) | undefined
-  /**
-   * The versions of the protocol, the newest first. Where a connection is refused as `Unsupported`, the next one is tried, and
-   * it counts as one connection that carried nothing; the oldest one is refused for good. @default none
-   */
-  readonly versions?: readonly [Version, ...Array<Version>] | undefined
   /** The waits between two connections in the background. @default `Backoff.streams` */
   readonly policy?: Backoff.Unbounded | undefined
   /**
@@ -162,8 +158,6 @@ export interface Options<in out K extends Key, in out In, in out Out, out R = ne
   readonly sendTimeout?: Duration.Input | undefined
   /** For all subscriptions that do not say otherwise. */
   readonly buffer?: Buffer | undefined
-  /** So many heartbeats in a row that say "inactive" and the connection is made anew. @default 3 (Hatchet's) */
-  readonly inactiveLimit?: number | undefined
   /** What errors and log lines call it. @default `{ operation: "listen", target: "listener" }` */
   readonly at?: Attempted | undefined
   /** As in `Reconnect`. @default 10 (Hatchet's) */
@@ -218,11 +212,17 @@ export interface Subscription<out In> {
 export interface AwaitOptions<in out In, out E = never, out R = never> {
   /** Which message is meant. @default the first one */
   readonly filter?: ((message: In) => boolean) | undefined
-  /** Asks elsewhere, e.g. by a unary call; `undefined`: not there yet. What it fails with ends the wait. */
-  readonly poll?: Effect.Effect<In | undefined, E, R> | undefined
-  /** How long the stream may be silent for this key before the first poll, and between two. @default 30 seconds */
-  readonly grace?: Duration.Input | undefined
+  /** Looks elsewhere meanwhile: {@link poll}. @default nowhere */
+  readonly fallback?: Fallback<In, E, R> | undefined
 }
+
+/**
+ * Where else to look for a message; it is told how many messages of the key came so far. What it fails with ends the wait.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Fallback<out In, out E = never, out R = never> = (received: () => number) => Effect.Effect<In, E, R>
 
 /**
  * See the functions; made by {@link make}.
@@ -256,12 +256,8 @@ export interface Listener<in K extends Key, in out In, in Out> {
   readonly size: Effect.Effect<number>
   /** Skips the rest of a wait. */
   readonly reconnectNow: Effect.Effect<void>
-  /**
-   * What a heartbeat beside the connection learnt: `"active"` and `"inactive"` are what the server says of it, `"missed"` is
-   * a beat without an answer, which says nothing of the connection and changes nothing. When 3 in a row say
-   * `"inactive"`, the connection is given up as broken, and made anew.
-   */
-  readonly heartbeat: (reply: "active" | "inactive" | "missed") => Effect.Effect<void>
+  /** Gives up the present connection, if one is open, as broken, for one that is made anew; `why` is what the log says. */
+  readonly replace: (why: string) => Effect.Effect<void>
   /**
    * Ends it, as the end of its scope does: who waits gets `Closed`, nothing is opened any more, the connection is closed.
    * A second time it only waits until that is done.
@@ -298,26 +294,107 @@ export interface Listener<in K extends Key, in out In, in Out> {
  *
  * export const program = Effect.gen(function*() {
  *   const results = yield* Listener.make({
- *     connect: ({ version }: Listener.Dial<"v1" | "v2">) => open(version),
- *     versions: ["v2", "v1"],
+ *     connect: Listener.versions(["v2", "v1"], ({ version }: Listener.Dial<"v1" | "v2">) => open(version)),
  *     route: (result: Result) => result.job,
  *     subscribe: (job: string) => job
  *   })
- *   return yield* results.await("job-7", { poll: ask("job-7"), grace: "10 seconds" })
+ *   return yield* results.await("job-7", { fallback: Listener.poll(ask("job-7"), "10 seconds") })
  * }).pipe(Effect.scoped)
  * ```
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: <K extends Key, In, Out, R = never, Version = undefined>(
-  options: Options<K, In, Out, R, Version>
+export const make: <K extends Key, In, Out, R = never>(
+  options: Options<K, In, Out, R>
 ) => Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> = Engine.make
 
 /**
- * Whether a status is the end for good: closed, refused, or without progress. Then also the heartbeats beside the connection
- * should stop, so that the server does not take a program for alive that hears nothing. Subscribing after an error starts
- * afresh, and ends this.
+ * A connection that speaks several versions of a protocol, the newest first. Where one is refused as `Unsupported`, the next
+ * one is tried, and it counts as one connection that carried nothing; where the oldest one is, that is the end, and who comes
+ * then begins with the newest. It is for one listener.
+ *
+ * **Example** (The newer one, and the one before it)
+ *
+ * ```ts
+ * import type * as Effect from "effect/Effect"
+ * import * as Listener from "effect-lifeline/Listener"
+ * import type * as Reconnect from "effect-lifeline/Reconnect"
+ * import type * as Scope from "effect/Scope"
+ *
+ * declare const open: (
+ *   version: "v1" | "v2"
+ * ) => Effect.Effect<Listener.Connection<string, string>, Reconnect.Failure, Scope.Scope>
+ *
+ * export const connect = Listener.versions(["v2", "v1"], (dial: Listener.Dial<"v1" | "v2">) => open(dial.version))
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const versions = <Version, In, Out, R>(
+  versions: readonly [Version, ...Array<Version>],
+  connect: (dial: Dial<Version>) => Effect.Effect<Connection<In, Out>, Reconnect.Failure, R>
+): (dial: Reconnect.Dial<never>) => Effect.Effect<Connection<In, Out>, Reconnect.Failure, R> => {
+  let present = 0
+  return (dial) => {
+    const asked = present
+    const judge = <E extends { readonly _tag: string }>(error: E | Refused): E | Refused | Inconclusive => {
+      if (!(error instanceof Refused)) return error
+      const isLast = error.reason._tag !== "Unsupported" || asked + 1 === versions.length
+      present = isLast ? 0 : asked + 1
+      if (isLast) return error
+      const detail = `version ${String(versions[asked])} is not supported, ${String(versions[present])} comes next`
+      return new Inconclusive({ operation: error.operation, target: error.target, detail })
+    }
+    return Effect.mapBoth(connect({ ...dial, version: versions[asked] as Version }), {
+      onFailure: judge,
+      onSuccess: ({ messages, send }) => ({
+        messages: Stream.mapError(messages, judge),
+        send: (message) => Effect.mapError(send(message), judge)
+      })
+    })
+  }
+}
+
+/**
+ * Asks elsewhere for a message that is awaited, e.g. by a unary call, when the stream was silent for its key for `grace`, and
+ * again after each further silence. `undefined`: it is not there yet either.
+ *
+ * **Example** (The result of a job)
+ *
+ * ```ts
+ * import type * as Effect from "effect/Effect"
+ * import * as Listener from "effect-lifeline/Listener"
+ *
+ * declare const listener: Listener.Listener<string, string, string>
+ * declare const ask: Effect.Effect<string | undefined>
+ *
+ * export const result = listener.await("job-7", { fallback: Listener.poll(ask, "10 seconds") })
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const poll = <A, E, R>(
+  ask: Effect.Effect<A, E, R>,
+  grace: Duration.Input = "30 seconds"
+): Fallback<Exclude<A, undefined>, E, R> =>
+(received) => {
+  const again: Effect.Effect<Exclude<A, undefined>, E, R> = Effect.suspend(() => {
+    const before = received()
+    return Effect.sleep(grace).pipe(
+      Effect.andThen(Effect.suspend(() => received() === before ? ask : Effect.undefined)),
+      Effect.flatMap((message) => message === undefined ? again : Effect.succeed(message as Exclude<A, undefined>))
+    )
+  })
+  return again
+}
+
+/**
+ * Takes what a heartbeat beside the connection learnt: `"active"` and `"inactive"` are what the server says of it, `"missed"`
+ * is a beat without an answer, which says nothing of the connection and changes nothing. When `limit` in a row (3, Hatchet's)
+ * say `"inactive"` of one connection, it is given up as broken, and made anew.
  *
  * **Example** (Heartbeats that end with the connection)
  *
@@ -333,10 +410,50 @@ export const make: <K extends Key, In, Out, R = never, Version = undefined>(
  * const ended = SubscriptionRef.changes(listener.status).pipe(Stream.filter(Listener.isTerminal), Stream.runHead)
  *
  * export const beats = beat.pipe(
- *   Effect.flatMap(listener.heartbeat),
+ *   Effect.flatMap(Listener.heartbeat(listener)),
  *   Effect.andThen(Effect.sleep("4 seconds")),
  *   Effect.forever,
  *   Effect.raceFirst(ended)
+ * )
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const heartbeat = <K extends Key, In, Out>(
+  listener: Listener<K, In, Out>,
+  limit = 3
+): (reply: "active" | "inactive" | "missed") => Effect.Effect<void> => {
+  let inactive = 0
+  /** Since when the connection that was counted is open. */
+  let since: number | undefined
+  return (reply) =>
+    Effect.flatMap(SubscriptionRef.get(listener.status), (status) => {
+      if (status._tag !== "Open" || reply === "missed") return Effect.void
+      if (status.since !== since || reply === "active") inactive = 0
+      since = status.since
+      if (reply === "active" || ++inactive < limit) return Effect.void
+      return listener.replace(`${inactive} heartbeats in a row were told that it is inactive`)
+    })
+}
+
+/**
+ * Whether a status is the end for good: closed, refused, or without progress. Then also the heartbeats beside the connection
+ * should stop, so that the server does not take a program for alive that hears nothing. Subscribing after an error starts
+ * afresh, and ends this.
+ *
+ * **Example** (Waiting for the end)
+ *
+ * ```ts
+ * import * as Listener from "effect-lifeline/Listener"
+ * import * as Stream from "effect/Stream"
+ * import * as SubscriptionRef from "effect/SubscriptionRef"
+ *
+ * declare const listener: Listener.Listener<string, string, string>
+ *
+ * export const ended = SubscriptionRef.changes(listener.status).pipe(
+ *   Stream.filter(Listener.isTerminal),
+ *   Stream.runHead
  * )
  * ```
  *

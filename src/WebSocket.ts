@@ -3,11 +3,11 @@
  *
  * - **Dialling.** URL and credential are asked for anew for each connection; that, the handshake and the first frame share
  *   one deadline (`connectWithin`). What rejects or hangs there is a failure of that attempt, no more.
- * - **Liveness.** Half-open connections are found: after half of `liveness.deadline` without a frame the other side is
+ * - **Liveness.** {@link liveness} finds half-open connections: after half of its `deadline` without a frame the other side is
  *   pinged, after all of it the connection is dead. After a suspended timer it is pinged once more before it is judged; and
  *   at once, where the platform says that it woke or is online again (`Connectivity`): then half of the deadline is left.
  *   Platforms' WebSockets cannot ping by themselves, except `ws` on Node (`node/NodeWebSocket`): elsewhere it needs a `ping`
- *   of the application, or a server that sends something at least every `liveness.deadline`.
+ *   of the application, or a server that sends something at least every `deadline`.
  * - **Sending.** `send` succeeds when the platform took the message, and fails otherwise; nothing is dropped silently, also
  *   while the connection closes. That the other side received it is for the application's protocol to say.
  * - **Credentials.** Headers on Node, Deno, Bun, and on Workers with {@link layerFetch}. Browsers send none: there it is a
@@ -31,8 +31,10 @@
  * declare const ticket: Effect.Effect<Redacted.Redacted>
  *
  * export const messages = WebSocket.stream({
- *   url: () => Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`)),
- *   liveness: { deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" }
+ *   url: WebSocket.perDial(() =>
+ *     Effect.map(ticket, (it) => Redacted.make(`wss://feed.example/live?ticket=${Redacted.value(it)}`))
+ *   ),
+ *   liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" })
  * })
  * ```
  *
@@ -48,6 +50,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
@@ -113,18 +116,117 @@ export interface Credential {
 }
 
 /**
+ * What is asked for anew for each connection. Made by {@link perDial}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PerDial<in Cursor, out A, out R = never> {
+  readonly ask: (
+    dial: Reconnect.Dial<Cursor>,
+    at: Attempted,
+    name: string
+  ) => Effect.Effect<A, Reconnect.Failure, R>
+}
+
+/**
+ * A URL or a credential that is asked for anew for each connection. What it fails with, unless it is an error of the algebra,
+ * counts as a server that cannot be reached; one that hangs, even if it cannot be interrupted, ends with the deadline of the
+ * attempt.
+ *
+ * **Example** (A ticket as the first frame)
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import type * as Redacted from "effect/Redacted"
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * declare const ticket: Effect.Effect<Redacted.Redacted, Error>
+ *
+ * export const messages = WebSocket.stream({
+ *   url: "wss://feed.example/live",
+ *   credential: WebSocket.perDial(() => Effect.map(ticket, (first) => ({ first })))
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const perDial = <A, R = never, Cursor = unknown>(
+  effect: (dial: Reconnect.Dial<Cursor>) => Effect.Effect<A, unknown, R>
+): PerDial<Cursor, A, R> => ({
+  ask: Effect.fnUntraced(function*(dial, at, name) {
+    // Its end is not waited for when we are interrupted: it may never come.
+    const fiber = yield* Effect.forkDetach(effect(dial), { startImmediately: true })
+    const exit = yield* Effect.onInterrupt(Fiber.await(fiber), () => Effect.sync(() => fiber.interruptUnsafe()))
+    return Exit.isSuccess(exit)
+      ? exit.value
+      : yield* Effect.fail(toFailure(exit.cause, at, `${name} could not be had`))
+  })
+})
+
+/**
  * How a dead connection is told from a silent one.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Liveness {
+export interface LivenessOptions {
   /** A connection on which nothing came for so long is dead. @default 45 seconds */
   readonly deadline?: Duration.Input | undefined
   /** Sent after half of the deadline without a frame. @default a ping frame, where the platform can send one */
   readonly ping?: Message | undefined
   /** Whether a message is but the answer to a ping: the consumer does not see it. */
   readonly isPong?: ((message: Message) => boolean) | undefined
+}
+
+/**
+ * A watch over a connection. Made by {@link liveness}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Liveness {
+  readonly isPong?: LivenessOptions["isPong"]
+  /** Ends when the other side is not there any more, with the deadline that passed. */
+  readonly watch: (peer: {
+    /** When something last came, in nanoseconds of the monotonic clock. */
+    readonly heard: () => bigint
+    readonly send: (message: Message) => void
+    /** Sends a ping frame. */
+    readonly ping: (() => void) | undefined
+  }) => Effect.Effect<Duration.Duration>
+}
+
+/**
+ * Watches a connection. Without a `deadline` and without anything to ask with it watches nothing: silence is no sign then.
+ *
+ * **Example** (A server that answers pings of the application)
+ *
+ * ```ts
+ * import * as WebSocket from "effect-lifeline/WebSocket"
+ *
+ * export const messages = WebSocket.stream({
+ *   url: "wss://feed.example/live",
+ *   liveness: WebSocket.liveness({ ping: "ping", isPong: (message) => message === "pong" })
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const liveness = (options: LivenessOptions = {}): Liveness => {
+  const deadline = Duration.fromInputUnsafe(options.deadline ?? "45 seconds")
+  const { isPong, ping: message } = options
+  return {
+    isPong,
+    watch: ({ heard, ping, send }) => {
+      const ask = message === undefined ? ping : () => send(message)
+      return options.deadline === undefined && ask === undefined
+        ? Effect.never
+        : Effect.as(Watch.watch({ deadline, heard, ask }), deadline)
+    }
+  }
 }
 
 /**
@@ -166,16 +268,10 @@ export type CloseCodes = {
  * @since 0.1.0
  */
 export interface Options<in Cursor = never, out K extends keyof Kinds = "text", out R = never> {
-  /**
-   * Where to: `ws:`, `wss:`, or `http:` and `https:` for the same. Asked for anew for each connection where it is a function;
-   * what that fails with, unless it is an error of the algebra, counts as a server that cannot be reached.
-   */
-  readonly url:
-    | string
-    | Redacted.Redacted
-    | ((dial: Reconnect.Dial<Cursor>) => Effect.Effect<string | Redacted.Redacted, unknown, R>)
-  /** Asked for anew for each connection, as `url` is. */
-  readonly credential?: ((dial: Reconnect.Dial<Cursor>) => Effect.Effect<Credential, unknown, R>) | undefined
+  /** Where to: `ws:`, `wss:`, or `http:` and `https:` for the same. */
+  readonly url: string | Redacted.Redacted | PerDial<Cursor, string | Redacted.Redacted, R>
+  /** @default none */
+  readonly credential?: PerDial<Cursor, Credential, R> | undefined
   /** Subprotocols to offer. @default none */
   readonly protocols?: ReadonlyArray<string> | undefined
   /** Which frames are due; a frame of the other kind is `Refused` (`MalformedResponse`). @default "text" */
@@ -187,7 +283,7 @@ export interface Options<in Cursor = never, out K extends keyof Kinds = "text", 
   /**
    * `"none"`: a half-open connection is never noticed by us.
    *
-   * @default 45 seconds with ping frames where the platform can send them, else `"none"`
+   * @default that of the dialer: {@link liveness} where the platform can send ping frames, else `"none"`
    */
   readonly liveness?: Liveness | "none" | undefined
   /** The longest message accepted, in bytes, for text in UTF-16 code units. @default 1 MiB */
@@ -285,19 +381,6 @@ export interface Handshake {
 }
 
 /**
- * How a connection ended, or did not come about.
- *
- * @category port
- * @since 0.1.0
- */
-export interface Ending extends Classify.Close {
-  /** The status that the server answered the handshake with, where the platform tells. */
-  readonly status?: number | undefined
-  /** The headers that came with it; names in lower case. */
-  readonly headers?: { readonly [name: string]: string | undefined } | undefined
-}
-
-/**
  * What a platform reports of a connection.
  *
  * @category port
@@ -310,8 +393,10 @@ export interface Events {
   readonly received: (data: unknown) => void
   /** Something else came, e.g. a pong. */
   readonly heard: () => void
-  /** It ended. Only the first one counts. */
-  readonly closed: (how: Ending) => void
+  /** It ended, or did not come about. Only the first one counts. */
+  readonly closed: (how: Classify.Close) => void
+  /** The handshake was refused, where the platform knows more than that: `Classify` makes the error from the answer. */
+  readonly refused: (error: Reconnect.Failure) => void
 }
 
 /**
@@ -330,6 +415,8 @@ export interface Wire {
   readonly terminate?: (() => void) | undefined
   /** Sends a ping frame; the pong comes as `heard`. */
   readonly ping?: (() => void) | undefined
+  /** How it is watched where the program does not say. */
+  readonly liveness?: Liveness | undefined
   /** Stops and restarts reading. */
   readonly flow?: { readonly pause: () => void; readonly resume: () => void } | undefined
 }
@@ -425,10 +512,7 @@ const attach = (socket: WebSocketLike, events: Events): Effect.Effect<Wire, neve
     )
   })
 
-const nameOf = (cause: unknown): string =>
-  typeof cause === "object" && cause !== null && "name" in cause && typeof cause.name === "string"
-    ? cause.name
-    : "an error"
+const nameOf = (cause: unknown): string => cause instanceof Error ? cause.name : "an error"
 
 /**
  * A dialer by a constructor, e.g. the platform's own. What the constructor throws is `Refused`.
@@ -453,15 +537,13 @@ const unacceptable = ({ at, headers, protocols }: Handshake, name: string): Refu
   Object.keys(headers).length > 0
     ? Classify.unsupported({
       ...at,
-      detail:
-        `this platform's WebSocket does not take these headers (${name}). In a browser put the credential into the ` +
-        "URL, a subprotocol or the first frame"
+      detail: `no headers with this WebSocket (${name}); use the URL, a subprotocol or the first frame`
     })
     : Classify.invalidRequest({
       ...at,
       issues: [{
         path: protocols.length > 0 ? "protocols" : "url",
-        message: `this platform's WebSocket does not take it (${name})`
+        message: `not taken by this WebSocket (${name})`
       }]
     })
 
@@ -538,7 +620,7 @@ const fetched = (fetch: (url: string, init: RequestInit) => Promise<Upgraded>): 
  *
  * export const connection = WebSocket.open({
  *   url: "wss://feed.example/live",
- *   credential: () => Effect.succeed({ headers: { authorization: Redacted.make("Bearer ...") } })
+ *   credential: WebSocket.perDial(() => Effect.succeed({ headers: { authorization: Redacted.make("Bearer ...") } }))
  * })({ cursor: undefined, attempt: 1, generation: 1 }).pipe(Effect.provide(WebSocket.layerFetch))
  * ```
  *
@@ -550,7 +632,7 @@ export const layerFetch: Layer.Layer<never> = Layer.succeed(
   fetched((url, init) => globalThis.fetch(url, init))
 )
 
-const endingOf = ({ reason }: Socket.SocketError): Ending =>
+const endingOf = ({ reason }: Socket.SocketError): Classify.Close =>
   reason._tag === "SocketCloseError"
     ? { code: reason.code, reason: reason.closeReason }
     : { code: 1006, cause: reason.cause }
@@ -644,16 +726,6 @@ const toFailure = (cause: Cause.Cause<unknown>, at: Attempted, detail: string): 
   return isFailure(error) ? error : Classify.unreachable({ ...at, detail, cause: error })
 }
 
-/** Waits for an effect of the program's, but not for its end when we are interrupted: it may never come. */
-const ask = <A, R>(effect: Effect.Effect<A, unknown, R>, at: Attempted, name: string) =>
-  Effect.gen(function*() {
-    const fiber = yield* Effect.forkDetach(effect, { startImmediately: true })
-    const exit = yield* Effect.onInterrupt(Fiber.await(fiber), () => Effect.sync(() => fiber.interruptUnsafe()))
-    return Exit.isSuccess(exit)
-      ? exit.value
-      : yield* Effect.fail(toFailure(exit.cause, at, `${name} could not be had`))
-  })
-
 const parse = (url: string): URL | undefined => {
   const parsed = URL.parse(url)
   if (parsed === null || !/^(ws|http)s?:$/.test(parsed.protocol)) return undefined
@@ -708,10 +780,6 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
   const { maxBacklog = 8 * 1024 * 1024 } = options
   const connectWithin = Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin)
   const closeWithin = Duration.fromInputUnsafe(options.closeWithin ?? "3 seconds")
-  const liveness: Liveness = options.liveness === "none" ? {} : options.liveness ?? {}
-  const deadline = Duration.fromInputUnsafe(liveness.deadline ?? "45 seconds")
-  const { isPong, ping } = liveness
-
   return Effect.fnUntraced(function*(dial) {
     const scope = yield* Effect.scope
     const clock = yield* Clock.Clock
@@ -731,7 +799,8 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 
     let wire: Wire | undefined
     let phase: "dialling" | "open" | "ended" = "dialling"
-    let ended: Reconnect.Failure | Closed = new Closed({ operation: "send", reason: new Shutdown() })
+    const closing = new Closed({ operation: "send", reason: new Shutdown() })
+    let ended: Reconnect.Failure | Closed = closing
     let heard = clock.monotonicTimeNanosUnsafe()
     let backlog = 0
     let isPaused = false
@@ -752,9 +821,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     const outbox = Outbox.make<Reconnect.Failure | Closed>({
       scope,
       at: () => ({ operation: "send", target }),
-      policy: options.outbox?.overflow ?? "fail",
-      maxMessages: options.outbox?.maxMessages ?? 1000,
-      maxBytes: options.outbox?.maxBytes ?? 1024 * 1024,
+      limits: options.outbox,
       buffered: () => wire?.buffered() ?? 0,
       handOver
     })
@@ -795,8 +862,8 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           : ArrayBuffer.isView(data)
           ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
           : undefined
-        if (message === undefined) return malformed(unexpectedKind, "a message that is neither text nor bytes")
-        if (message.length > maxMessage) return malformed(tooMuch, `a message longer than ${maxMessage}`)
+        if (message === undefined) return malformed(unexpectedKind, "neither text nor bytes")
+        if (message.length > maxMessage) return malformed(tooMuch, `longer than ${maxMessage}`)
         const kind = typeof message === "string" ? "text" : "binary"
         if (frames !== "any" && frames !== kind) return malformed(unexpectedKind, `${kind} where ${frames} is due`)
         backlog += message.length
@@ -810,25 +877,24 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           reject(Classify.unreachable({ ...at("read"), detail }), tooMuch, "too slow")
         }
       },
-      closed: (how) => {
-        Deferred.doneUnsafe(gone, Exit.void)
-        end(
+      closed: (how) =>
+        events.refused(
           phase !== "dialling"
             ? Classify.fromClose(closeCodes, how, at("read"))
-            : how.status !== undefined
-            ? Classify.fromStatus(Classify.http, { status: how.status, headers: how.headers ?? {} }, at("connect"))
             : Classify.unreachable({
               ...at("connect"),
-              detail: Classify.codeOf(how.cause) ?? "the handshake failed, and this platform does not say why",
+              detail: Classify.codeOf(how.cause) ?? "this platform does not say why",
               cause: how.cause
             })
-        )
+        ),
+      refused: (error) => {
+        Deferred.doneUnsafe(gone, Exit.void)
+        end(error)
       }
     }
 
     /** Whoever left sends what waits, says goodbye and waits for the answer; a connection that ended is cut off. */
     const release = Effect.gen(function*() {
-      const closing = new Closed({ operation: "send", reason: new Shutdown() })
       outbox.stop(closing)
       if (isPaused) wire?.flow?.resume()
       if (phase === "open") {
@@ -840,7 +906,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       }
       const { bytes, messages } = outbox.waiting()
       if (phase === "open" && bytes > 0) {
-        yield* Effect.logWarning(`${target}: closed before ${messages} messages, ${bytes} bytes in all, were sent`)
+        yield* Effect.logWarning(`${target}: closed with ${messages} messages, ${bytes} bytes not sent`)
       }
       outbox.end(closing)
       phase = "ended"
@@ -851,19 +917,19 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
     })
 
     const dialled = Effect.gen(function*() {
-      const asked = typeof url === "function" ? yield* ask(url(dial), at("connect"), "the URL") : url
+      const asked = Predicate.hasProperty(url, "ask") ? yield* url.ask(dial, at("connect"), "the URL") : url
       const parsed = parse(plain(asked))
       if (parsed === undefined) {
         target = typeof asked === "string" ? showText(asked) : "WebSocket"
         return yield* Effect.fail(Classify.invalidRequest({
           ...at("connect"),
-          issues: [{ path: "url", message: "is not an absolute ws, wss, http or https URL" }]
+          issues: [{ path: "url", message: "must be a ws, wss, http or https URL" }]
         }))
       }
       target = show(parsed)
       const { first, headers = {}, protocols = [] } = options.credential === undefined
         ? {}
-        : yield* ask(options.credential(dial), at("connect"), "the credential")
+        : yield* options.credential.ask(dial, at("connect"), "the credential")
       secrets = [
         ...[...parsed.searchParams.values(), parsed.password].map((value) => Redacted.make(value)),
         ...[...Object.values(headers), ...protocols, first].filter((value) => Redacted.isRedacted(value))
@@ -896,13 +962,14 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       orElse: () => Effect.fail(Classify.timedOut({ ...at("connect"), after: connectWithin }))
     })
 
-    const askFor = ping === undefined ? wire?.ping : () => void handOver(ping)
-    if (options.liveness !== "none" && (liveness.deadline !== undefined || askFor !== undefined)) {
-      yield* Watch.watch({ deadline, heard: () => heard, ask: askFor }).pipe(
-        Effect.andThen(Effect.sync(() => {
-          reject(Classify.timedOut({ ...at("read"), after: deadline }), silent, "silent for too long")
+    const { liveness = wire?.liveness } = options
+    const watched = liveness === "none" ? undefined : liveness
+    if (watched !== undefined) {
+      yield* watched.watch({ heard: () => heard, ping: wire?.ping, send: handOver }).pipe(
+        Effect.map((after) => {
+          reject(Classify.timedOut({ ...at("read"), after }), silent, "silent")
           wire?.terminate?.()
-        })),
+        }),
         Effect.forkIn(scope)
       )
     }
@@ -916,6 +983,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       return messages
     })
     const messages = Stream.fromPull(Effect.succeed(pull))
+    const isPong = watched?.isPong
     return {
       // The kinds of the frames were looked at when they came.
       messages: (isPong === undefined ? messages : Stream.filter(messages, (message) =>
@@ -940,7 +1008,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
  * import * as WebSocket from "effect-lifeline/WebSocket"
  *
  * export const transport = WebSocket.connect<string>({
- *   url: (dial) => Effect.succeed(`wss://feed.example/live?after=${dial.cursor ?? ""}`),
+ *   url: WebSocket.perDial((dial) => Effect.succeed(`wss://feed.example/live?after=${dial.cursor ?? ""}`)),
  *   cursorOf: (message) => message.split(" ")[0],
  *   onOpen: (connection) => connection.send("subscribe prices")
  * })

@@ -220,7 +220,7 @@ const rows: ReadonlyArray<Row> = [
   {
     name: "a redirect in a circle",
     at: RawServer.always(307, "", { Location: "/again" }),
-    ended: "Refused.Unsupported",
+    ended: "Refused.MalformedResponse",
     data: []
   },
   {

@@ -239,20 +239,20 @@ describe("EventSource.connect", () => {
       [204, "Stop", "Stop"],
       [205, "Refused.MalformedResponse", "Refused.MalformedResponse"],
       [206, "Refused.MalformedResponse", "Refused.MalformedResponse"],
-      [300, "Refused.Unsupported", "Refused.Unsupported"],
-      [304, "Refused.Unsupported", "Refused.Unsupported"],
+      [300, "Refused.MalformedResponse", "Refused.MalformedResponse"],
+      [304, "Refused.MalformedResponse", "Refused.MalformedResponse"],
       [400, "Refused.InvalidRequest", "Refused.InvalidRequest"],
       [401, "AuthFailed.Unauthorized", "AuthFailed.Unauthorized"],
       [403, "AuthFailed.Forbidden", "AuthFailed.Forbidden"],
-      [404, "Refused.NotFound", "Refused.NotFound"],
-      [408, "Transient.Unavailable", "Refused.Unsupported"],
-      [425, "Transient.Unavailable", "Refused.Unsupported"],
-      [429, "Transient.Throttled", "Refused.Unsupported"],
-      [500, "Transient.Unavailable", "Refused.Unsupported"],
-      [501, "Refused.Unsupported", "Refused.Unsupported"],
-      [502, "Transient.Unavailable", "Refused.Unsupported"],
-      [503, "Transient.Unavailable", "Refused.Unsupported"],
-      [504, "Transient.Unavailable", "Refused.Unsupported"]
+      [404, "Refused.InvalidRequest", "Refused.InvalidRequest"],
+      [408, "Transient.Unavailable", "Refused.MalformedResponse"],
+      [425, "Transient.Unavailable", "Refused.MalformedResponse"],
+      [429, "Transient.Throttled", "Refused.MalformedResponse"],
+      [500, "Transient.Unavailable", "Refused.MalformedResponse"],
+      [501, "Refused.MalformedResponse", "Refused.MalformedResponse"],
+      [502, "Transient.Unavailable", "Refused.MalformedResponse"],
+      [503, "Transient.Unavailable", "Refused.MalformedResponse"],
+      [504, "Transient.Unavailable", "Refused.MalformedResponse"]
     ]
     for (const strict of [false, true]) {
       it.effect.each(rows)(`%i${strict ? ", strict" : ""}`, ([status, plain, whenStrict]) =>
@@ -489,7 +489,7 @@ describe("EventSource.connect", () => {
     )("%s are refused", ([, answer, requests]) =>
       Effect.gen(function*() {
         const fetch = FakeFetch.make(answer)
-        assert.match(yield* outcome(fetch), /^Refused\.Unsupported.*redirect/)
+        assert.match(yield* outcome(fetch), /^Refused\.MalformedResponse.*redirect/)
         assert.strictEqual(fetch.asked.length, requests)
       }))
 
@@ -516,7 +516,7 @@ describe("EventSource.connect", () => {
         assert.deepStrictEqual((yield* readAll(fetch)).items, [message("a")])
         assert.strictEqual(fetch.asked.length, 2)
         const post = FakeFetch.make(() => FakeFetch.opaqueRedirect())
-        assert.match(yield* outcome(post, { method: "POST" }), /^Refused\.Unsupported/)
+        assert.match(yield* outcome(post, { method: "POST" }), /^Refused\.MalformedResponse/)
         assert.strictEqual(post.asked.length, 1)
       }))
 

@@ -76,7 +76,7 @@ describe("nothing is left", () => {
               yield* Effect.forkIn(Effect.ignore(listener.send("message")), scope)
               break
             default:
-              for (let n = 0; n < 3; n++) yield* listener.heartbeat("inactive")
+              yield* Effect.forEach(["inactive", "inactive", "inactive"] as const, Listener.heartbeat(listener))
           }
           yield* TestClock.adjust(0)
           server.send = () => Effect.void
@@ -140,7 +140,10 @@ describe("nothing is left", () => {
                 break
               }
               default:
-                yield* Effect.timeoutOption(Effect.scoped(listener.await(`k${n % 7}`, { poll: Effect.undefined })), 1)
+                yield* Effect.timeoutOption(
+                  Effect.scoped(listener.await(`k${n % 7}`, { fallback: Listener.poll(Effect.undefined) })),
+                  1
+                )
                   .pipe(
                     Effect.forkChild,
                     Effect.tap(TestClock.adjust(1)),

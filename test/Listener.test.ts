@@ -25,7 +25,7 @@ const steady = Backoff.make({ jitter: "none" })
 
 const listen = (
   server: Server.Server,
-  options?: Partial<Listener.Options<string, Server.Message, string, Scope.Scope, string | undefined>>
+  options?: Partial<Listener.Options<string, Server.Message, string, Scope.Scope>>
 ) => Listener.make({ ...Server.protocol, connect: server.connect, at: Server.at, policy: steady, ...options })
 
 /** Runs something in the background, and keeps how it ends. */
@@ -856,8 +856,14 @@ describe("await", () => {
       const server = Server.make()
       const listener = yield* listen(server)
       server.accept = () => Effect.fail(Server.malformed)
-      const all = yield* Effect.forEach([1, 2], () => watch(listener.await("a", { poll: Effect.never, grace: 1 })))
-      assert.deepStrictEqual(all.map(({ error }) => error()?._tag), ["Refused", "Refused"])
+      const all = yield* Effect.forEach([1, 2], () =>
+        watch(listener.await("a", { fallback: Listener.poll(Effect.never, 1) })))
+      assert.deepStrictEqual(
+        all.map(({ error }) =>
+          error()?._tag
+        ),
+        ["Refused", "Refused"]
+      )
     }))
 
   it.effect("asks elsewhere while the stream is silent, and only then", () =>
@@ -871,7 +877,7 @@ describe("await", () => {
         return answer
       })
       const one = yield* watch(
-        listener.await("a", { poll, grace: "10 seconds", filter: ({ text }) => text === "result" })
+        listener.await("a", { fallback: Listener.poll(poll, "10 seconds"), filter: ({ text }) => text === "result" })
       )
       yield* TestClock.adjust(9999)
       server.last().push(...a("not it"))
@@ -883,10 +889,12 @@ describe("await", () => {
       yield* TestClock.adjust("10 seconds")
       assert.deepStrictEqual(yield* Fiber.join(one.fiber), answer)
       assert.strictEqual(polls, 2)
-      const two = yield* watch(listener.await("a", { poll: Effect.fail("unary call failed"), grace: "10 seconds" }))
+      const two = yield* watch(
+        listener.await("a", { fallback: Listener.poll(Effect.fail("unary call failed"), "10 seconds") })
+      )
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual(two.error(), "unary call failed")
-      const three = yield* watch(listener.await("a", { poll: Effect.never, grace: "10 seconds" }))
+      const three = yield* watch(listener.await("a", { fallback: Listener.poll(Effect.never, "10 seconds") }))
       yield* TestClock.adjust("1 minute")
       server.last().push(...a("by the stream"))
       yield* settle
@@ -897,7 +905,9 @@ describe("await", () => {
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
-      const one = yield* watch(listener.await("a", { poll: Effect.succeed({ key: "a", text: "polled" }) }))
+      const one = yield* watch(
+        listener.await("a", { fallback: Listener.poll(Effect.succeed({ key: "a", text: "polled" })) })
+      )
       yield* TestClock.adjust(29_999)
       assert.isFalse(one.isDone())
       yield* TestClock.adjust(1)
@@ -906,14 +916,17 @@ describe("await", () => {
 })
 
 describe("versions", () => {
-  const refuse = (...versions: ReadonlyArray<string>) => ({ version }: Listener.Dial<string | undefined>) =>
+  const refuse = (...versions: ReadonlyArray<string>) => ({ version }: Server.Dial) =>
     versions.includes(version ?? "") ? Effect.fail(Server.unsupported) : Effect.void
 
   it.effect("unsupported on the newer one falls to the older one, once, as one connection without progress", () =>
     Effect.gen(function*() {
       const server = Server.make()
       server.accept = refuse("v2")
-      const listener = yield* listen(server, { versions: ["v2", "v1"], noProgressLimit: 2 })
+      const listener = yield* listen(server, {
+        connect: Listener.versions(["v2", "v1"], server.connect),
+        noProgressLimit: 2
+      })
       const one = yield* watch(listener.subscribe("a"))
       const status = statusOf(listener)
       assert.isTrue(
@@ -932,7 +945,7 @@ describe("versions", () => {
   it.effect("also where the connection opens and says so later; from then on it is the older one", () =>
     Effect.gen(function*() {
       const server = Server.make()
-      const listener = yield* listen(server, { versions: ["v2", "v1"] })
+      const listener = yield* listen(server, { connect: Listener.versions(["v2", "v1"], server.connect) })
       const read = yield* collect((yield* listener.subscribe("a")).messages)
       assert.strictEqual(server.last().version, "v2")
       server.last().end(Server.unsupported)
@@ -948,7 +961,7 @@ describe("versions", () => {
     Effect.gen(function*() {
       const server = Server.make()
       server.accept = refuse("v3", "v2", "v1")
-      const listener = yield* listen(server, { versions: ["v3", "v2", "v1"] })
+      const listener = yield* listen(server, { connect: Listener.versions(["v3", "v2", "v1"], server.connect) })
       const one = yield* watch(listener.subscribe("a"))
       yield* TestClock.adjust("1 minute")
       const error = one.error()
@@ -970,19 +983,19 @@ describe("versions", () => {
 })
 
 describe("the heartbeat beside it", () => {
-  const beats = (
-    listener: Listener.Listener<string, Server.Message, string>,
-    ...replies: ReadonlyArray<"active" | "inactive" | "missed">
-  ) => Effect.andThen(Effect.forEach(replies, listener.heartbeat), settle)
+  type Reply = "active" | "inactive" | "missed"
+  const beats = (beat: (reply: Reply) => Effect.Effect<void>, ...replies: ReadonlyArray<Reply>) =>
+    Effect.andThen(Effect.forEach(replies, beat), settle)
 
   it.effect("three in a row that say inactive force a new connection, for a reason of its own", () =>
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
+      const beat = Listener.heartbeat(listener)
       const read = yield* collect((yield* listener.subscribe("a")).messages)
-      yield* beats(listener, "inactive", "inactive", "active", "inactive", "missed", "inactive")
+      yield* beats(beat, "inactive", "inactive", "active", "inactive", "missed", "inactive")
       assert.isTrue(server.last().isOpen)
-      yield* beats(listener, "inactive")
+      yield* beats(beat, "inactive")
       assert.isTrue(server.last().isClosed)
       const status = statusOf(listener)
       assert.strictEqual(status._tag, "Waiting")
@@ -993,7 +1006,7 @@ describe("the heartbeat beside it", () => {
       server.last().push(...a("on the new one"))
       yield* settle
       assert.deepStrictEqual(read.texts, ["on the new one"])
-      yield* beats(listener, "inactive", "inactive")
+      yield* beats(beat, "inactive", "inactive")
       assert.isTrue(server.last().isOpen, "each connection is counted anew")
     }))
 
@@ -1001,13 +1014,14 @@ describe("the heartbeat beside it", () => {
     Effect.gen(function*() {
       const server = Server.make()
       const listener = yield* listen(server)
-      yield* beats(listener, "inactive", "inactive", "inactive")
+      const beat = Listener.heartbeat(listener)
+      yield* beats(beat, "inactive", "inactive", "inactive")
       yield* listener.subscribe("a")
-      yield* beats(listener, ...Array.from({ length: 100 }, () => "missed" as const))
+      yield* beats(beat, ...Array.from({ length: 100 }, () => "missed" as const))
       assert.isTrue(server.last().isOpen)
       server.last().end(Server.reset)
       yield* settle
-      yield* beats(listener, "inactive", "inactive", "inactive")
+      yield* beats(beat, "inactive", "inactive", "inactive")
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual([server.connections.length, server.last().isOpen], [2, true])
     }))

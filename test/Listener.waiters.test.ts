@@ -120,7 +120,7 @@ const states: ReadonlyArray<State> = [
   {
     name: "waiting for a dial, with an await",
     before: ({ set }) => set({ dials: "hang" }),
-    waits: ({ listener }) => listener.await("a", { poll: Effect.undefined }),
+    waits: ({ listener }) => listener.await("a", { fallback: Listener.poll(Effect.undefined) }),
     status: "Connecting",
     isBounded: true
   },
@@ -150,7 +150,7 @@ const states: ReadonlyArray<State> = [
   {
     name: "open, with an await that polls",
     before: () => Effect.void,
-    waits: ({ listener }) => listener.await("a", { poll: Effect.undefined, grace: "1 second" }),
+    waits: ({ listener }) => listener.await("a", { fallback: Listener.poll(Effect.undefined, "1 second") }),
     status: "Open",
     isBounded: false
   },

@@ -44,9 +44,10 @@ for (const [platform, layer, tells] of platforms) {
           open: (socket) => socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }))
         })
         const connection = yield* WebSocket.open<never, "any">({
-          url: () => Effect.succeed(Redacted.make(`${server.url}?ticket=t1`)),
-          credential: () =>
-            Effect.succeed({ headers: { authorization: Redacted.make("Bearer b1") }, first: Redacted.make("hello") }),
+          url: WebSocket.perDial(() => Effect.succeed(Redacted.make(`${server.url}?ticket=t1`))),
+          credential: WebSocket.perDial(() =>
+            Effect.succeed({ headers: { authorization: Redacted.make("Bearer b1") }, first: Redacted.make("hello") })
+          ),
           protocols: ["v2", "v1"],
           frames: "any"
         })(dial)
@@ -189,7 +190,7 @@ for (const [platform, layer, tells] of platforms) {
         yield* Effect.scoped(Effect.gen(function*() {
           const connection = yield* WebSocket.open({
             url: server.url,
-            liveness: tells ? { deadline: "300 millis" } : { deadline: "300 millis", ping: "ping" }
+            liveness: WebSocket.liveness(tells ? { deadline: "300 millis" } : { deadline: "300 millis", ping: "ping" })
           })(dial)
           assert.strictEqual(tags(yield* failure(connection.messages)), "Transient.TimedOut")
         }))
@@ -211,11 +212,11 @@ for (const [platform, layer, tells] of platforms) {
         })
         const connection = yield* WebSocket.open({
           url: server.url,
-          liveness: {
+          liveness: WebSocket.liveness({
             deadline: "1 second",
             ping: tells ? undefined : "ping",
             isPong: (message) => message === "pong"
-          }
+          })
         })(dial)
         const [first] = yield* Stream.runCollect(Stream.take(connection.messages, 1))
         assert.strictEqual(first, "done")
@@ -237,7 +238,10 @@ for (const [platform, layer, tells] of platforms) {
           yield* fibers.watch(
             Effect.scoped(
               Effect.flatMap(
-                WebSocket.open({ url: server.url, liveness: { deadline: "1 minute", ping: "ping" } })(dial),
+                WebSocket.open({
+                  url: server.url,
+                  liveness: WebSocket.liveness({ deadline: "1 minute", ping: "ping" })
+                })(dial),
                 ({ messages }) => Effect.exit(Stream.runDrain(n % 4 === 3 ? Stream.take(messages, 1) : messages))
               )
             ).pipe(Effect.exit)
@@ -256,7 +260,9 @@ for (const [platform, layer, tells] of platforms) {
         const registry = yield* Scope.provide(NodeRegistry.make({ apiKey }), scope)
         const { url } = Context.get(registry, NodeRegistry.NodeRegistry)
         const open = (headers: WebSocket.Credential["headers"]) =>
-          WebSocket.open({ url: `${url}/api/v1/ws`, credential: () => Effect.succeed({ headers }) })(dial)
+          WebSocket.open({ url: `${url}/api/v1/ws`, credential: WebSocket.perDial(() => Effect.succeed({ headers })) })(
+            dial
+          )
         const refused = yield* Effect.scoped(Effect.flip(open({})))
         assert.strictEqual(tags(refused), tells ? "AuthFailed.Unauthorized" : "Transient.Unreachable")
 

@@ -46,14 +46,16 @@ describe("WebSocket: dialling", () => {
       const fake = Fake.make()
       let tickets = 0
       const open = WebSocket.open<string>({
-        url: ({ cursor, generation }) =>
-          Effect.sync(() => Redacted.make(`wss://feed.test/live?after=${cursor}&n=${generation}&ticket=${++tickets}`)),
-        credential: () =>
+        url: WebSocket.perDial(({ cursor, generation }) =>
+          Effect.sync(() => Redacted.make(`wss://feed.test/live?after=${cursor}&n=${generation}&ticket=${++tickets}`))
+        ),
+        credential: WebSocket.perDial(() =>
           Effect.succeed({
             headers: { authorization: Redacted.make("Bearer t"), "x-plain": "p" },
             protocols: [Redacted.make("key.1")],
             first: Redacted.make("hello")
-          }),
+          })
+        ),
         protocols: ["v2", "v1"]
       })
       for (const generation of [1, 2]) {
@@ -86,7 +88,7 @@ describe("WebSocket: dialling", () => {
         const fake = Fake.make()
         const error = yield* refusal({ url: bad }, fake)
         assert.strictEqual(tags(error), "Refused.InvalidRequest")
-        assert.include(error.message, "url: is not an absolute")
+        assert.include(error.message, "url: must be a ws, wss, http or https URL")
         assert.strictEqual(fake.wires.length, 0)
       })
   )
@@ -94,7 +96,7 @@ describe("WebSocket: dialling", () => {
   it.effect("what a provider fails with: errors of the algebra pass, all else is for now", () =>
     Effect.gen(function*() {
       const own = Classify.make("CredentialExpired", { operation: "token", target: "issuer" })
-      assert.strictEqual(yield* refusal({ credential: () => Effect.fail(own) }), own)
+      assert.strictEqual(yield* refusal({ credential: WebSocket.perDial(() => Effect.fail(own)) }), own)
       for (
         const bad of [
           Effect.fail("no"),
@@ -103,15 +105,19 @@ describe("WebSocket: dialling", () => {
           Effect.promise(() => Promise.reject(new Error("rejected")))
         ]
       ) {
-        assert.strictEqual(tags(yield* refusal({ credential: () => bad })), "Transient.Unreachable")
-        assert.strictEqual(tags(yield* refusal({ url: () => bad })), "Transient.Unreachable")
+        assert.strictEqual(tags(yield* refusal({ credential: WebSocket.perDial(() => bad) })), "Transient.Unreachable")
+        assert.strictEqual(tags(yield* refusal({ url: WebSocket.perDial(() => bad) })), "Transient.Unreachable")
       }
     }))
 
   it.effect.each(
     [
-      ["a provider that hangs", { credential: () => Effect.never }, undefined],
-      ["a provider that cannot be interrupted", { url: () => Effect.uninterruptible(Effect.never) }, undefined],
+      ["a provider that hangs", { credential: WebSocket.perDial(() => Effect.never) }, undefined],
+      [
+        "a provider that cannot be interrupted",
+        { url: WebSocket.perDial(() => Effect.uninterruptible(Effect.never)) },
+        undefined
+      ],
       ["a handshake that hangs", {}, { opens: false, answersClose: false }]
     ] as ReadonlyArray<readonly [string, Partial<WebSocket.Options>, Fake.Options | undefined]>
   )("%s is given up at the deadline", ([, options, platform]) =>
@@ -142,7 +148,9 @@ describe("WebSocket: dialling", () => {
       const fiber = yield* Effect.forkChild(refusal({}, fake), { startImmediately: true })
       yield* TestClock.adjust(0)
       // Some platforms give a close code of their own to a handshake that failed: it is not the server's.
-      fake.last().events.closed({ code: 1002, status })
+      const { events, handshake } = fake.last()
+      if (status === undefined) events.closed({ code: 1002 })
+      else events.refused(Classify.fromStatus(Classify.http, { status, headers: {} }, handshake.at))
       assert.strictEqual(tags(yield* Fiber.join(fiber)), expected)
       assert.strictEqual(fake.counts.open, 0)
     }))
@@ -156,7 +164,10 @@ describe("WebSocket: dialling", () => {
     "a first frame that is not sent is the failure of the connection: the platform %s",
     ([, send]) =>
       Effect.gen(function*() {
-        const error = yield* WebSocket.open({ url, credential: () => Effect.succeed({ first: "canary" }) })(dial).pipe(
+        const error = yield* WebSocket.open({
+          url,
+          credential: WebSocket.perDial(() => Effect.succeed({ first: "canary" }))
+        })(dial).pipe(
           Effect.provideService(WebSocket.Dialer, (_, events) =>
             Effect.sync(() => {
               events.opened("")
@@ -187,7 +198,9 @@ describe("WebSocket: dialling", () => {
       assert.strictEqual(tags(plain), "Refused.InvalidRequest")
       assert.include(plain.message, "url: ")
       assert.include((yield* attempt({ protocols: ["a b"] })).message, "protocols: ")
-      const headers = yield* attempt({ credential: () => Effect.succeed({ headers: { "x-a": "canary" } }) })
+      const headers = yield* attempt({
+        credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-a": "canary" } }))
+      })
       assert.strictEqual(tags(headers), "Refused.Unsupported")
       assert.notInclude(JSON.stringify([plain, headers]) + plain.message + headers.message, "canary")
     }))
@@ -195,9 +208,12 @@ describe("WebSocket: dialling", () => {
   it.effect("no secret is in an error, also where the server repeats it", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* opened({
-        url: () => Effect.succeed(Redacted.make("wss://user:canary-1@feed.test/live?ticket=canary-2#canary-3")),
-        credential: () =>
+        url: WebSocket.perDial(() =>
+          Effect.succeed(Redacted.make("wss://user:canary-1@feed.test/live?ticket=canary-2#canary-3"))
+        ),
+        credential: WebSocket.perDial(() =>
           Effect.succeed({ headers: { a: Redacted.make("canary-4") }, first: Redacted.make("canary-5") })
+        )
       })
       wire.events.closed({ code: 4401, reason: "not canary-1 canary-2 canary-4 canary-5" })
       const error = yield* Effect.flip(Stream.runDrain(connection.messages))
@@ -404,7 +420,9 @@ describe("WebSocket: liveness", () => {
 
   it.effect("asks after half of the deadline, and is dead after all of it", () =>
     Effect.gen(function*() {
-      const { connection, wire } = yield* opened({ liveness: { deadline: "30 seconds", ping: "ping" } })
+      const { connection, wire } = yield* opened({
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping" })
+      })
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
       yield* TestClock.adjust("14999 millis")
       assert.strictEqual(pings(wire), 0)
@@ -423,7 +441,7 @@ describe("WebSocket: liveness", () => {
   it.effect("any frame counts, and pongs are not handed on", () =>
     Effect.gen(function*() {
       const { connection, wire } = yield* opened({
-        liveness: { deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" }
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping", isPong: (message) => message === "pong" })
       })
       const seen: Array<string> = []
       const fiber = yield* Effect.forkChild(
@@ -461,7 +479,7 @@ describe("WebSocket: liveness", () => {
     Effect.gen(function*() {
       const quiet = yield* opened()
       const none = yield* opened({ liveness: "none" }, { canPing: true })
-      const strict = yield* opened({ liveness: { deadline: "1 minute" } })
+      const strict = yield* opened({ liveness: WebSocket.liveness({ deadline: "1 minute" }) })
       const fibers = yield* Effect.forEach(
         [quiet, none, strict],
         ({ connection }) => Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
@@ -484,7 +502,9 @@ describe("WebSocket: liveness", () => {
         monotonicTimeNanos: Effect.suspend(() => Effect.succeed(waking.monotonicTimeNanosUnsafe())),
         sleep: (duration) => clock.sleep(duration)
       }
-      const { connection, wire } = yield* opened({ liveness: { deadline: "30 seconds", ping: "ping" } }).pipe(
+      const { connection, wire } = yield* opened({
+        liveness: WebSocket.liveness({ deadline: "30 seconds", ping: "ping" })
+      }).pipe(
         Effect.provideService(Clock.Clock, waking)
       )
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(connection.messages)))
@@ -525,7 +545,7 @@ describe("WebSocket: liveness", () => {
     "%s: asks at once, and judges once there was time to answer",
     (change) =>
       Effect.gen(function*() {
-        const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+        const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
         yield* TestClock.adjust("2 seconds")
         platform.wire.events.received("news")
         yield* platform.change("offline")
@@ -542,7 +562,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake: a connection that answers stays, and is asked as before", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
       yield* platform.change("wake")
       yield* TestClock.adjust("1 second")
       platform.wire.events.received("pong")
@@ -558,7 +578,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake while it waits for an answer: asks once more, and gives time anew", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds", ping: "ping" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds", ping: "ping" }))
       yield* TestClock.adjust("29 seconds")
       assert.strictEqual(pings(platform.wire), 1)
       yield* platform.change("wake")
@@ -571,7 +591,7 @@ describe("WebSocket: liveness", () => {
 
   it.effect("wake where nothing can be asked: no sooner than the deadline", () =>
     Effect.gen(function*() {
-      const platform = yield* onPlatform({ deadline: "30 seconds" })
+      const platform = yield* onPlatform(WebSocket.liveness({ deadline: "30 seconds" }))
       yield* TestClock.adjust("1 second")
       yield* platform.change("wake")
       yield* TestClock.adjust("28 seconds")
@@ -755,7 +775,7 @@ describe("WebSocket: sending", () => {
       assert.strictEqual(outcome(waiting), "Closed")
       yield* Fiber.join(closed)
       // Also of what the platform took and did not send.
-      assert.deepStrictEqual(lines, [`Warn ${url}: closed before 1 messages, 70010 bytes in all, were sent`])
+      assert.deepStrictEqual(lines, [`Warn ${url}: closed with 1 messages, 70010 bytes not sent`])
       assert.strictEqual(wire.terminated, 1)
       assert.strictEqual(fake.counts.open, 0)
     }))
@@ -820,8 +840,8 @@ describe("WebSocket: stream", () => {
       const seen: Array<unknown> = []
       const fiber = yield* Effect.forkChild(fake.provide(Stream.runForEach(
         WebSocket.stream<string>({
-          url: ({ cursor = "0" }) => Effect.succeed(`${url}?after=${cursor}`),
-          credential: () => Effect.sync(() => ({ first: `key ${++credentials}` })),
+          url: WebSocket.perDial(({ cursor = "0" }) => Effect.succeed(`${url}?after=${cursor}`)),
+          credential: WebSocket.perDial(() => Effect.sync(() => ({ first: `key ${++credentials}` }))),
           cursorOf: (message) => message
         }),
         (message) => Effect.sync(() => void seen.push(message))
@@ -849,7 +869,7 @@ describe("WebSocket: stream", () => {
       let asked = 0
       const fiber = yield* Effect.forkChild(fake.provide(Stream.runHead(WebSocket.stream({
         url,
-        credential: () =>
+        credential: WebSocket.perDial(() =>
           Effect.suspend((): Effect.Effect<WebSocket.Credential, string> =>
             ++asked === 1
               ? Effect.uninterruptible(Effect.never)
@@ -857,6 +877,7 @@ describe("WebSocket: stream", () => {
               ? Effect.fail("down")
               : Effect.succeed({})
           )
+        )
       }))))
       yield* TestClock.adjust("2 minutes")
       assert.strictEqual(asked, 3)

@@ -52,9 +52,11 @@ export const make = (options: Connection.Options): Effect.Effect<typeof Runs.Ser
   Effect.gen(function*() {
     const listener = yield* Listener.make({
       // One connection. When to make it, and when to make it again, is decided elsewhere.
-      connect: ({ version }: Listener.Dial<Method>) => Connection.open(options, version),
-      // The newest first: a dispatcher that answers UNIMPLEMENTED to the one is asked for the other.
-      versions: ["listenV2", "listen"],
+      // The newest version first: a dispatcher that answers UNIMPLEMENTED to the one is asked for the other.
+      connect: Listener.versions(
+        ["listenV2", "listen"],
+        ({ version }: Listener.Dial<Method>) => Connection.open(options, version)
+      ),
       // Whose message it is, and what makes the dispatcher send more of them, on this connection and on each later one.
       route: (event: RunEvent) => event.runId,
       subscribe: (runId: string): Connection.Request => ({ runId }),

@@ -32,18 +32,9 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../Backoff.ts"
-import {
-  Closed,
-  Exhausted,
-  Inconclusive,
-  InvalidRequest,
-  Refused,
-  Shutdown,
-  Stop,
-  TimedOut,
-  Transient,
-  Unreachable
-} from "../LifelineError.ts"
+import * as Classify from "../Classify.ts"
+import type { Exhausted, Refused, Transient } from "../LifelineError.ts"
+import { Closed, Inconclusive, Shutdown, Stop } from "../LifelineError.ts"
 import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
 import * as Queue from "./listenerQueue.ts"
@@ -74,14 +65,12 @@ interface Generation<Out> {
   /** When the present one was. */
   since: number
   /** The writer waits for work. */
-  work: Deferred.Deferred<void> | undefined
+  work?: Deferred.Deferred<void> | undefined
   /** Completed by the first message, and by the end. */
   readonly stirred: Deferred.Deferred<void>
   hasSpoken: boolean
   readonly gone: Deferred.Deferred<void>
-  ended: Exit.Exit<unknown, Failure> | undefined
-  /** Heartbeats in a row that said that it is inactive. */
-  inactive: number
+  ended?: Exit.Exit<unknown, Failure>
 }
 
 interface Run<In, Out> {
@@ -89,17 +78,17 @@ interface Run<In, Out> {
   /** Sends that are waited for. */
   sends: number
   /** The connection that all keys are on, and the last one that was made. */
-  open: Generation<Out> | undefined
-  latest: Generation<Out> | undefined
+  open?: Generation<Out> | undefined
+  latest?: Generation<Out>
   isDialling: boolean
   /** How long attempts took that are over. */
   dialled: number
   /** Attempts that failed, and how the last one did. */
   failures: number
-  last: Failure | undefined
+  last?: Failure | undefined
   /** Completed, and replaced, when a connection is open, when an attempt failed, and at the end. */
   changed: Deferred.Deferred<void>
-  ended: Exit.Exit<never, Ended> | undefined
+  ended?: Exit.Exit<never, Ended>
 }
 
 const complete = (deferred: Deferred.Deferred<void>): void => {
@@ -140,14 +129,13 @@ const patienceOf = (policy: Backoff.Bounded): number => {
   return Math.min(sum, policy.elapsed) + 100
 }
 
-export const make = <K extends Key, In, Out, R, Version>(
-  options: Options<K, In, Out, R, Version>
+export const make = <K extends Key, In, Out, R>(
+  options: Options<K, In, Out, R>
 ): Effect.Effect<Listener<K, In, Out>, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
     type Dependencies = Exclude<R, Scope.Scope>
 
-    const { at = { operation: "listen", target: "listener" }, inactiveLimit = 3, route, unsubscribe, versions } =
-      options
+    const { at = { operation: "listen", target: "listener" }, route, unsubscribe } = options
     const { policy = Backoff.streams, synchronous = Backoff.synchronous } = options
     const patience = patienceOf(synchronous)
     const sendWithin = Duration.toMillis(options.sendTimeout ?? "10 seconds")
@@ -177,7 +165,6 @@ export const make = <K extends Key, In, Out, R, Version>(
     /** The engine of the run before, for as long as it takes to close its connection. */
     let fiber: Fiber.Fiber<void> | undefined
     let isClosed = false
-    let version = 0
     let generations = 0
 
     // -- runs and generations ---------------------------------------------------------------------------------------
@@ -275,7 +262,7 @@ export const make = <K extends Key, In, Out, R, Version>(
         const rest = generation.since + sendWithin - now()
         return rest > 0
           ? Effect.andThen(Effect.sleep(Math.ceil(rest)), watch(generation))
-          : Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: Duration.millis(sendWithin) }) }))
+          : Effect.fail(Classify.timedOut({ ...at, after: Duration.millis(sendWithin) }))
       })
 
     const watched = <E>(
@@ -292,8 +279,10 @@ export const make = <K extends Key, In, Out, R, Version>(
       return connection.send(message)
     }
 
+    const unclear = (detail: string): Inconclusive => new Inconclusive({ ...at, detail })
+
     const toFailure = (error: Failure | Overflow | Closed): Failure =>
-      error._tag === "Overflow" || error._tag === "Closed" ? new Inconclusive({ ...at, detail: error.message }) : error
+      error._tag === "Overflow" || error._tag === "Closed" ? unclear(error.message) : error
 
     const burst = Effect.fnUntraced(
       function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<void, Failure> {
@@ -305,8 +294,7 @@ export const make = <K extends Key, In, Out, R, Version>(
             Effect.as(true),
             Effect.catch((error) => {
               if (error._tag !== "Overflow") return Effect.fail(toFailure(error))
-              const issues = [{ path: "", message: error.message }]
-              Deferred.doneUnsafe(job.sent, Exit.fail(new Refused({ ...at, reason: new InvalidRequest({ issues }) })))
+              Deferred.doneUnsafe(job.sent, Exit.fail(Classify.invalidRequest({ ...at, detail: error.message })))
               return Effect.succeed(false)
             })
           ))
@@ -350,21 +338,12 @@ export const make = <K extends Key, In, Out, R, Version>(
 
     /** What a connection ended with, as the engine is to take it. Here a run ends that nobody needs any more. */
     const judge = (run: Run<In, Out>, error: Failure): Failure => {
-      let judged = error
-      const refused = error._tag === "Refused" && error.reason._tag === "Unsupported"
-      if (refused && versions !== undefined && version + 1 < versions.length) {
-        version++
-        judged = new Inconclusive({
-          ...at,
-          detail: `version ${String(versions[version - 1])} is not supported, ${String(versions[version])} comes next`
-        })
-      }
-      if (judged._tag === "AuthFailed" || judged._tag === "Refused") return judged
+      if (error._tag === "AuthFailed" || error._tag === "Refused") return error
       if (!isWanted(run)) {
         endRun(run, closed)
-        return judged._tag === "Stop" ? judged : idle
+        return error._tag === "Stop" ? error : idle
       }
-      return judged._tag === "Stop" ? new Inconclusive({ ...at, detail: judged.message }) : judged
+      return error._tag === "Stop" ? unclear(error.message) : error
     }
 
     const failed = (run: Run<In, Out>, cause: Cause.Cause<Failure>): Effect.Effect<never, Failure> => {
@@ -401,24 +380,16 @@ export const make = <K extends Key, In, Out, R, Version>(
     }
 
     const open = Effect.fnUntraced(function*(run: Run<In, Out>, dial: Dial<never>) {
-      const connection = yield* options.connect({
-        attempt: dial.attempt,
-        generation: dial.generation,
-        cursor: undefined,
-        version: versions?.[version] as Version
-      })
+      const connection = yield* options.connect(dial)
       const scope = yield* Effect.scope
       const generation: Generation<Out> = {
         number: ++generations,
         jobs: [],
         begun: 0,
         since: 0,
-        work: undefined,
         stirred: Deferred.makeUnsafe(),
         hasSpoken: false,
-        gone: Deferred.makeUnsafe(),
-        ended: undefined,
-        inactive: 0
+        gone: Deferred.makeUnsafe()
       }
       run.latest = generation
       yield* Scope.addFinalizer(scope, Effect.sync(() => endGeneration(run, generation, Exit.void)))
@@ -455,8 +426,8 @@ export const make = <K extends Key, In, Out, R, Version>(
             Effect.sync(() => {
               run.dialled += now() - started
               run.isDialling = false
-              if (Exit.isFailure(exit)) noteFailure(run, exit)
-              else if (exit.value.ended !== undefined) noteFailure(run, exit.value.ended)
+              const how = Exit.isFailure(exit) ? exit : exit.value.ended
+              if (how !== undefined) noteFailure(run, how)
             })
           ),
           Effect.matchCauseEffect({
@@ -474,7 +445,6 @@ export const make = <K extends Key, In, Out, R, Version>(
           Effect.exit,
           Effect.flatMap((exit) =>
             Effect.sync(() => {
-              if (Exit.isFailure(exit) && run.ended === undefined) version = 0
               endRun(run, Exit.isSuccess(exit) ? closed : exit as Exit.Exit<never, Ended>)
             })
           )
@@ -503,31 +473,15 @@ export const make = <K extends Key, In, Out, R, Version>(
           const run: Run<In, Out> = current = {
             entries: new Map(),
             sends: 0,
-            open: undefined,
-            latest: undefined,
             isDialling: false,
             dialled: 0,
             failures: 0,
-            last: undefined,
-            changed: Deferred.makeUnsafe(),
-            ended: undefined
+            changed: Deferred.makeUnsafe()
           }
           const used = use(run)
           return Effect.andThen(launch(run), restore(used))
         })
       )
-
-    const exhausted = (run: Run<In, Out>, attempts: number, elapsed: number): Exhausted => {
-      const { last } = run
-      return new Exhausted({
-        attempts,
-        elapsed: Duration.millis(Math.round(elapsed)),
-        last: last?._tag === "Transient" ? last : new Transient({
-          ...at,
-          reason: new Unreachable({ detail: last?.message ?? "no connection came about" })
-        })
-      })
-    }
 
     /** Sends a message on whatever connection is open, and waits for one, within bounds. */
     const place = (
@@ -546,7 +500,9 @@ export const make = <K extends Key, In, Out, R, Version>(
           const rest = patience - elapsed + run.dialled - dialled
           const attempts = run.failures - failures
           const isOver = rest <= 0 && generation === undefined && !run.isDialling
-          if (attempts >= synchronous.attempts || isOver) return Effect.fail(exhausted(run, attempts, elapsed))
+          if (attempts >= synchronous.attempts || isOver) {
+            return Effect.fail(Engine.exhausted(at, attempts, elapsed, run.last))
+          }
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)
             return Effect.andThen(rest > 0 ? Effect.raceFirst(changed, Effect.sleep(Math.ceil(rest))) : changed, step)
@@ -624,19 +580,6 @@ export const make = <K extends Key, In, Out, R, Version>(
         }
       )
 
-    const ask = <E, R2>(
-      queue: Queue.Registration<In>,
-      poll: Effect.Effect<In | undefined, E, R2>,
-      grace: Duration.Input
-    ): Effect.Effect<In, E, R2> =>
-      Effect.suspend(() => {
-        const { received } = queue
-        return Effect.sleep(grace).pipe(
-          Effect.andThen(Effect.suspend(() => queue.received === received ? poll : Effect.undefined)),
-          Effect.flatMap((message) => message === undefined ? ask(queue, poll, grace) : Effect.succeed(message))
-        )
-      })
-
     // -- closing ----------------------------------------------------------------------------------------------------
 
     const done = Deferred.makeUnsafe<void>()
@@ -659,14 +602,10 @@ export const make = <K extends Key, In, Out, R, Version>(
           subscribe(key, limitsOf(buffer, limits)),
           (queue) => new Handle(queue)
         ),
-      await: (key, {
-        filter = () => true,
-        grace = "30 seconds",
-        poll
-      } = {}) =>
+      await: (key, { fallback, filter = () => true } = {}) =>
         Effect.scoped(Effect.flatMap(subscribe(key, { capacity: Infinity, overflow: "fail" }), (queue) => {
           const found = first(queue, filter)
-          return poll === undefined ? found : Effect.raceFirst(found, ask(queue, poll, grace))
+          return fallback === undefined ? found : Effect.raceFirst(found, fallback(() => queue.received))
         })),
       send: (message) =>
         Effect.suspend(() => {
@@ -688,14 +627,11 @@ export const make = <K extends Key, In, Out, R, Version>(
       reconnectNow: Effect.sync(() => {
         for (const listener of wires.listeners) listener("now")
       }),
-      heartbeat: (reply) =>
+      replace: (why) =>
         Effect.sync(() => {
           const generation = current?.open
-          if (current === undefined || generation === undefined || reply === "missed") return
-          generation.inactive = reply === "active" ? 0 : generation.inactive + 1
-          if (generation.inactive < inactiveLimit) return
-          const detail = `${generation.inactive} heartbeats in a row were told that it is inactive`
-          endGeneration(current, generation, Exit.fail(new Inconclusive({ ...at, detail })))
+          if (current === undefined || generation === undefined) return
+          endGeneration(current, generation, Exit.fail(unclear(why)))
         }),
       close
     }

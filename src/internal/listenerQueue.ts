@@ -20,8 +20,8 @@ export class Lagged extends Data.TaggedError("Lagged")<{
   readonly capacity: number
 }> {
   override get message() {
-    return `the subscription of ${JSON.stringify(this.key)} was ended: its reader is behind by more than ` +
-      `${this.capacity} messages. Read faster, or raise the capacity, or choose another overflow policy`
+    return `the reader of ${JSON.stringify(this.key)} is behind by more than ${this.capacity} messages; ` +
+      "read faster, or raise the capacity"
   }
 }
 

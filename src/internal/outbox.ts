@@ -7,8 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Attempted } from "../LifelineError.ts"
-
-export type Policy = "fail" | "dropOldest" | "suspend"
+import type { OutboxOptions } from "../WebSocket.ts"
 
 /**
  * There is no room for a message in the outbox: the other side reads more slowly than the program writes. The message was
@@ -27,9 +26,8 @@ export class Overflow extends Data.TaggedError("Overflow")<
   }
 > {
   override get message() {
-    const why = this.dropped ? "made room for a newer one" : "does not fit"
-    return `${this.operation} (${this.target}): the message ${why}: ${this.messages} messages and ${this.bytes} bytes ` +
-      "wait to be sent. The other side reads too slowly; send less, or raise the limits of the outbox"
+    return `${this.operation} (${this.target}): ${this.dropped ? "made room for a newer message" : "no room"}: ` +
+      `${this.messages} messages, ${this.bytes} bytes not sent; send less, or raise its limits`
   }
 }
 
@@ -59,12 +57,10 @@ const interval = "10 millis"
 const encoder = new TextEncoder()
 
 export const sizeOf = (message: string | Uint8Array): number =>
-  typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
+  (typeof message === "string" ? encoder.encode(message) : message).byteLength
 
-export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy, scope }: {
-  readonly policy: Policy
-  readonly maxMessages: number
-  readonly maxBytes: number
+export const make = <E>({ at, buffered, handOver, limits = {}, scope }: {
+  readonly limits: OutboxOptions | undefined
   readonly scope: Scope.Scope
   readonly at: () => Attempted
   /** Hands one message to the platform. */
@@ -72,6 +68,7 @@ export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy,
   /** Bytes that the platform has not sent yet. */
   readonly buffered: () => number
 }): Outbox<E> => {
+  const { maxBytes = 1024 * 1024, maxMessages = 1000, overflow: policy = "fail" } = limits
   const queue: Array<Entry<E>> = []
   let bytes = 0
   let refused: Exit.Exit<never, E> | undefined

@@ -27,9 +27,10 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Backoff from "../Backoff.ts"
+import * as Classify from "../Classify.ts"
 import { Connectivity } from "../Connectivity.ts"
-import type { AuthFailed, Inconclusive, Refused } from "../LifelineError.ts"
-import { Exhausted, NoProgress, retryAfter, Shutdown, TimedOut, Transient, Unreachable } from "../LifelineError.ts"
+import type { Attempted, AuthFailed, Inconclusive, Refused, Transient } from "../LifelineError.ts"
+import { Exhausted, NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
 import * as Telemetry from "../Telemetry.ts"
 
@@ -73,6 +74,21 @@ const hintOf = (base: number, error: Transient | Inconclusive | undefined): numb
   if (asked !== undefined) return Math.max(base, Duration.toMillis(asked))
   return error.reason._tag === "Throttled" ? base : undefined
 }
+
+/** `Exhausted` has a `Transient` always: what else ended the last attempt, if anything did, is its detail. */
+export const exhausted = (
+  at: Attempted,
+  attempts: number,
+  elapsed: number,
+  last: Failure | undefined
+): Exhausted =>
+  new Exhausted({
+    attempts,
+    elapsed: Duration.millis(Math.round(elapsed)),
+    last: last?._tag === "Transient"
+      ? last
+      : Classify.unreachable({ ...at, detail: last?.message ?? "the connection ended before anything came" })
+  })
 
 /** The span of a dial, where there is a tracer that would keep it. */
 const traced =
@@ -310,16 +326,7 @@ export const make = <A, Cursor, R>(
         { now: seen, random: draw, hint: hintOf(policy.base, error) }
       )
       if (stepped === undefined) {
-        return yield* giveUp(
-          new Exhausted({
-            attempts: attempt(),
-            elapsed: Duration.millis(Math.round(seen - troubleAt)),
-            last: error?._tag === "Transient" ? error : new Transient({
-              ...at,
-              reason: new Unreachable({ detail: error?.detail ?? "the connection ended before anything came" })
-            })
-          })
-        )
+        return yield* giveUp(exhausted(at, attempt(), seen - troubleAt, error))
       }
       state = stepped
       due = seen + state.wait
@@ -369,7 +376,7 @@ export const make = <A, Cursor, R>(
         Scope.provide(own),
         Effect.timeoutOrElse({
           duration: openWithin,
-          orElse: () => Effect.fail(new Transient({ ...at, reason: new TimedOut({ after: openWithin }) }))
+          orElse: () => Effect.fail(Classify.timedOut({ ...at, after: openWithin }))
         }),
         traced({ ...at, attempt: dial.attempt, generation }),
         Effect.matchCauseEffect({

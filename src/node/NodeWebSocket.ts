@@ -17,7 +17,7 @@
  *
  * export const connection = WebSocket.open({
  *   url: "ws://pulse:9696/api/v1/ws",
- *   credential: () => Effect.succeed({ headers: { "x-api-key": Redacted.make("...") } })
+ *   credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-api-key": Redacted.make("...") } }))
  * })({ cursor: undefined, attempt: 1, generation: 1 }).pipe(Effect.provide(NodeWebSocket.layer))
  * ```
  *
@@ -76,7 +76,9 @@ const dial: WebSocket.Dialer = ({ at, headers, maxMessage, protocols, url }, eve
     socket.on("close", (code, reason) =>
       events.closed({ code, reason: reason.toString() }))
     socket.on("unexpected-response", (request, response) => {
-      events.closed({ code: 1006, status: response.statusCode, headers: headersOf(response) })
+      events.refused(
+        Classify.fromStatus(Classify.http, { status: response.statusCode ?? 0, headers: headersOf(response) }, at)
+      )
       response.destroy()
       request.destroy()
     })
@@ -94,6 +96,7 @@ const dial: WebSocket.Dialer = ({ at, headers, maxMessage, protocols, url }, eve
       ping: () => {
         if (isOpen()) socket.ping()
       },
+      liveness: WebSocket.liveness(),
       flow: { pause: () => socket.pause(), resume: () => socket.resume() }
     } satisfies WebSocket.Wire
   })

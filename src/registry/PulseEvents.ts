@@ -48,7 +48,7 @@ export const webSocket = (options: {
   connect: ({ headers, options: { requestTimeout }, url }) =>
     WebSocket.connect<string>({
       url: url + routes.webSocket.path,
-      credential: () => Effect.map(headers, (headers) => ({ headers })),
+      credential: WebSocket.perDial(() => Effect.map(headers, (headers) => ({ headers }))),
       connectWithin: requestTimeout,
       liveness: options.liveness
     })

@@ -513,7 +513,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
         socket.write(frame({ opcode: words.continuation, payload: "x".repeat(1000), fin: false }))
       }
     },
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     // Node's own keeps what came: only that it is silent ends it.
     ended: { own: "Transient.TimedOut", ws: "Refused.InvalidRequest" }
   },
@@ -542,7 +542,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
   {
     name: "a goodbye, and a connection that stays",
     at: sends(hello, closing(4400)),
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     // Node's own does not tell of the goodbye before the connection is gone.
     ended: { own: "Transient.TimedOut", ws: "Refused.InvalidRequest" },
     seen: ["hello"]
@@ -566,7 +566,7 @@ const webSocketRows: ReadonlyArray<WebSocketRow> = [
   {
     name: "half a frame, and silence",
     at: sends(hello, hello.subarray(0, 4)),
-    options: { liveness: { deadline: short, ping: "ping" } },
+    options: { liveness: WebSocket.liveness({ deadline: short, ping: "ping" }) },
     ended: "Transient.TimedOut",
     seen: ["hello"]
   },
@@ -632,7 +632,7 @@ describe.each(Object.entries(platforms))("WebSockets by Node's own, or ws: %s", 
           const url = server.url.replace("http", "ws")
           const ended = yield* WebSocket.open<never, keyof WebSocket.Kinds>({
             url: Redacted.make(`${url}/live?ticket=${ticket}`),
-            credential: () => Effect.succeed({ headers: { "x-api-key": Redacted.make(key) } }),
+            credential: WebSocket.perDial(() => Effect.succeed({ headers: { "x-api-key": Redacted.make(key) } })),
             connectWithin: "500 millis",
             closeWithin: "100 millis",
             maxMessage: 1000,

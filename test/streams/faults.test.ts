@@ -50,12 +50,14 @@ const eventSource = (layer: Layer.Layer<HttpClient.HttpClient>) => (port: number
 
 const webSocket = (layer: Layer.Layer<never>, ping: string | undefined) => (port: number) =>
   WebSocket.stream({
-    url: (dial: Reconnect.Dial<string>) => Effect.succeed(`ws://127.0.0.1:${port}/?after=${dial.cursor ?? 0}`),
+    url: WebSocket.perDial((dial: Reconnect.Dial<string>) =>
+      Effect.succeed(`ws://127.0.0.1:${port}/?after=${dial.cursor ?? 0}`)
+    ),
     cursorOf: Feed.numberOf,
     policy,
     connectWithin: deadline,
     closeWithin: "100 millis",
-    liveness: { deadline, ping, isPong: (message) => message === "pong" },
+    liveness: WebSocket.liveness({ deadline, ping, isPong: (message) => message === "pong" }),
     noProgressLimit: Infinity
   }).pipe(Stream.map((message) => typeof message === "string" ? message : "gap"), Stream.provide(layer))
 
@@ -291,7 +293,7 @@ describe("streams over connections that break", () => {
             url: `ws://127.0.0.1:${proxy.port}/`,
             connectWithin: deadline,
             closeWithin: "100 millis",
-            liveness: { deadline, ping, isPong: (message) => message === "pong" }
+            liveness: WebSocket.liveness({ deadline, ping, isPong: (message) => message === "pong" })
           }),
           route: (message: string) => message.split(" ")[0],
           subscribe: (key: string) => key,

@@ -228,7 +228,13 @@ const refused: ReadonlyArray<Row> = [
     name: "WebSocket, of servers that are not there",
     server: nobody,
     client: ({ dials, url }, policy) =>
-      Stream.runDrain(WebSocket.stream({ url: () => Effect.as(noting(dials), url), policy, noProgressLimit: Infinity }))
+      Stream.runDrain(
+        WebSocket.stream({
+          url: WebSocket.perDial(() => Effect.as(noting(dials), url)),
+          policy,
+          noProgressLimit: Infinity
+        })
+      )
   }
 ]
 

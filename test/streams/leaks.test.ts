@@ -179,7 +179,7 @@ describe("10,000 reconnects", () => {
             policy,
             handle,
             connectWithin: "1 second",
-            liveness: { deadline: "1 second", ping: "ping" },
+            liveness: WebSocket.liveness({ deadline: "1 second", ping: "ping" }),
             noProgressLimit: Infinity
           }).pipe(
             Stream.runDrain,
@@ -292,7 +292,7 @@ describe(`${streams * burst} reconnects over real sockets`, () => {
             url: server.url,
             policy,
             closeWithin: "200 millis",
-            liveness: { deadline: "200 millis", ping: "ping" },
+            liveness: WebSocket.liveness({ deadline: "200 millis", ping: "ping" }),
             noProgressLimit: Infinity
           }).pipe(Stream.runDrain, Effect.provide(layer)),
           () => server.requests.length

@@ -63,6 +63,7 @@ export const make = (options: Options = {}) => {
         buffered: () => wire.buffered,
         terminate: () => void wire.terminated++,
         ping: options.canPing === true ? () => void wire.pings++ : undefined,
+        liveness: options.canPing === true ? WebSocket.liveness() : undefined,
         flow: options.canPause === true
           ? {
             pause: () => {

@@ -45,16 +45,20 @@ export type Send = (connection: Connection, message: string) => Effect.Effect<
   Reconnect.Failure | Errors.Closed
 >
 
+export interface Dial extends Reconnect.Dial<never> {
+  readonly version?: string | undefined
+}
+
 export interface Server {
   readonly connect: (
-    dial: Listener.Dial<string | undefined>
+    dial: Dial
   ) => Effect.Effect<Listener.Connection<Message, string>, Reconnect.Failure, Scope.Scope>
   readonly connections: Array<Connection>
   readonly dials: Array<number>
   /** The last connection. */
   readonly last: () => Connection
   /** What happens before a connection is there; changed as the test goes on. */
-  accept: (dial: Listener.Dial<string | undefined>) => Effect.Effect<void, Reconnect.Failure, Scope.Scope>
+  accept: (dial: Dial) => Effect.Effect<void, Reconnect.Failure, Scope.Scope>
   /** What happens before a message counts as received. */
   send: Send
   /** What closing it takes. */

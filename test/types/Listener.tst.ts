@@ -43,35 +43,41 @@ describe("a listener", () => {
 
   test("awaiting one message, with what polling adds", () => {
     expect(listener.await("a")).type.toBe<Effect.Effect<Message, Waits>>()
-    expect(listener.await("a", { filter: (message) => message.id > 1, grace: "1 second" })).type.toBe<
+    expect(listener.await("a", { filter: (message) => message.id > 1 })).type.toBe<
       Effect.Effect<Message, Waits>
     >()
-    expect(listener.await("a", { poll })).type.toBe<Effect.Effect<Message, Waits | "unary", Other>>()
-    expect(listener.await).type.not.toBeCallableWith("a", { poll: Effect.succeed("text") })
+    expect(listener.await("a", { fallback: Listener.poll(poll, "1 second") })).type.toBe<
+      Effect.Effect<Message, Waits | "unary", Other>
+    >()
+    expect(listener.await).type.not.toBeCallableWith("a", { fallback: Listener.poll(Effect.succeed("text")) })
   })
 
   test("sending, closing, beats and status", () => {
     expect(listener.send(new Uint8Array())).type.toBe<Effect.Effect<void, Waits>>()
     expect(listener.send).type.not.toBeCallableWith("text")
     expect(listener.close).type.toBe<Effect.Effect<void>>()
-    expect(listener.heartbeat("missed")).type.toBe<Effect.Effect<void>>()
-    expect(listener.heartbeat).type.not.toBeCallableWith("late")
+    expect(Listener.heartbeat(listener)("missed")).type.toBe<Effect.Effect<void>>()
+    expect(Listener.heartbeat(listener)).type.not.toBeCallableWith("late")
     expect(listener.status).type.toBe<SubscriptionRef.SubscriptionRef<Reconnect.Status>>()
   })
 })
 
 describe("make", () => {
   test("provides the scope of each connection, and asks for everything else", () => {
-    const made = Listener.make({ connect, versions: ["v2", "v1"], route: (message) => String(message.id), subscribe })
+    const made = Listener.make({
+      connect: Listener.versions(["v2", "v1"], connect),
+      route: (message: Message) => String(message.id),
+      subscribe
+    })
     expect(made).type.toBe<
       Effect.Effect<Listener.Listener<string, Message, Uint8Array>, never, Dependency | Scope.Scope>
     >()
   })
 
   test("a version that the connection does not know is none", () => {
+    expect(Listener.versions).type.not.toBeCallableWith(["v3"], connect)
     expect(Listener.make).type.not.toBeCallableWith({
       connect,
-      versions: ["v3"],
       route: (message: Message) => String(message.id),
       subscribe
     })
@@ -88,7 +94,7 @@ describe("make", () => {
 
   test("keys are what a map tells apart", () => {
     expect(Listener.make).type.not.toBeCallableWith({
-      connect,
+      connect: Listener.versions(["v2", "v1"], connect),
       route: (message: Message) => message,
       subscribe: (_key: Message) => new Uint8Array()
     })

@@ -79,8 +79,8 @@ describe("WebSocket.stream", () => {
 
   test("URL and credential may fail with anything, and ask for something", () => {
     const stream = WebSocket.stream({
-      url: () => Effect.fail("text"),
-      credential: () => Effect.map(key, (first) => ({ first }))
+      url: WebSocket.perDial(() => Effect.fail("text")),
+      credential: WebSocket.perDial(() => Effect.map(key, (first) => ({ first })))
     })
     expect(stream).type.toBe<Messages<string, Final, Dependency>>()
   })

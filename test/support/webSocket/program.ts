@@ -15,7 +15,7 @@ const tags = (error: Reconnect.Failure): string => "reason" in error ? `${error.
 const outcome = (url: string, credential: WebSocket.Credential) =>
   Effect.scoped(
     Effect.flatMap(
-      WebSocket.open({ url, credential: () => Effect.succeed(credential) })(dial),
+      WebSocket.open({ url, credential: WebSocket.perDial(() => Effect.succeed(credential)) })(dial),
       ({ messages }) => Stream.runDrain(messages)
     )
   ).pipe(Effect.match({ onFailure: tags, onSuccess: () => "an end" }))
@@ -36,7 +36,7 @@ export const program = (url: string): Effect.Effect<Report> =>
     const { echoed, protocol } = yield* Effect.scoped(Effect.gen(function*() {
       const connection = yield* WebSocket.open<never, "any">({
         url: Redacted.make(`${url}?ticket=t1`),
-        credential: () => Effect.succeed({ first: Redacted.make("first") }),
+        credential: WebSocket.perDial(() => Effect.succeed({ first: Redacted.make("first") })),
         protocols: ["v1"],
         frames: "any"
       })(dial)
@@ -47,7 +47,7 @@ export const program = (url: string): Effect.Effect<Report> =>
     })).pipe(Effect.orDie)
     let connected: WebSocket.Connection | undefined
     const survived = yield* WebSocket.stream({
-      url: (dial: Reconnect.Dial<string>) => Effect.succeed(`${url}?after=${dial.cursor ?? 0}`),
+      url: WebSocket.perDial((dial: Reconnect.Dial<string>) => Effect.succeed(`${url}?after=${dial.cursor ?? 0}`)),
       cursorOf: (message) => message.split(" ")[0],
       onOpen: (connection) =>
         Effect.sync(() => {
