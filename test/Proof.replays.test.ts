@@ -1,13 +1,16 @@
 // What a server remembers of proofs: bounded, whatever comes.
 import { assert, describe, it } from "@effect/vitest"
 import * as Proof from "effect-lifeline/Proof"
+import { WebCrypto } from "effect/crypto/WebCrypto"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { memoryUsage } from "node:process"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { make } from "../src/internal/proofReplays.ts"
+import { hash, make } from "../src/internal/proofReplays.ts"
+
+const seed = [1, 2] as const
 
 const id = (index: number) =>
   `https://registry.example/api/v1/services/7/heartbeat ${index.toString(36).padStart(22, "-")}`
@@ -25,7 +28,7 @@ describe("replays", () => {
   it("a million of them are told apart, in 17 MB, and no more are taken", () => {
     const count = 1_000_000
     const before = heap()
-    const replays = make(count)
+    const replays = make(count, seed)
     const wrong: Array<number> = []
     for (let index = 0; index < count; index++) {
       if (replays.add(id(index), 120_000, index / 100) !== "added") wrong.push(index)
@@ -43,7 +46,7 @@ describe("replays", () => {
   }, 60_000)
 
   it("a million come and go, and no more than the two windows are held", () => {
-    const replays = make(1_000_000)
+    const replays = make(1_000_000, seed)
     const window = 120_000
     const perSecond = 400
     let most = 0
@@ -68,7 +71,7 @@ describe("replays", () => {
     }))],
     ([events]) =>
       Effect.sync(() => {
-        const replays = make(1_000_000)
+        const replays = make(1_000_000, seed)
         const known = new Map<string, number>()
         let now = 1
         for (const event of events) {
@@ -84,6 +87,31 @@ describe("replays", () => {
         }
       })
   )
+
+  it("proofs that were chosen to go to one place with one seed are spread with another", () => {
+    const place = (name: string, seed: readonly [number, number]) => hash(name, seed)[1] % 1024
+    const chosen = Array.from({ length: 300_000 }, (_, index) => id(index)).filter((name) => place(name, seed) === 7)
+    assert.isAbove(chosen.length, 200)
+    for (const other of [[3, 2], [1, 3], [0x9e3779b9, 0x7f4a7c15]] as const) {
+      assert.isAbove(new Set(chosen.map((name) => place(name, other))).size, chosen.length / 2)
+    }
+  })
+
+  it.effect("each store has a seed of its own, by chance", () =>
+    Effect.gen(function*() {
+      const crypto = yield* WebCrypto
+      const drawn: Array<unknown> = []
+      const counting = Object.assign(Object.create(crypto), {
+        getRandomValues: (array: Uint32Array<ArrayBuffer>) => {
+          drawn.push(array)
+          return crypto.getRandomValues(array)
+        }
+      })
+      yield* Effect.provideService(Proof.makeReplays(), WebCrypto, counting)
+      yield* Effect.provideService(Proof.makeReplays(), WebCrypto, counting)
+      assert.lengthOf(drawn, 2)
+      assert.notDeepEqual(drawn[0], drawn[1])
+    }))
 
   it.effect("what is remembered is dropped, at the latest after twice its time", () =>
     Effect.gen(function*() {

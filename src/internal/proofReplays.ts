@@ -4,7 +4,8 @@
  * is dropped and the current one takes its place: nothing is ever searched, sorted or timed.
  *
  * Two hashes of 32 bits stand for an entry. That two of a million differ and share both has a chance of 1 in 37 million, and
- * whoever brings it about with proofs of their own has only those refused.
+ * whoever brings it about with proofs of their own has only those refused. Where an entry goes depends on a seed that nobody
+ * outside knows, so that nobody can choose proofs that all go to one place and make each search a long one.
  */
 
 const smallest = 1024
@@ -58,10 +59,13 @@ class Table {
   }
 }
 
+/** Two numbers of 32 bits. */
+export type Seed = readonly [high: number, low: number]
+
 /** Neither half alone tells much of the other: they are multiplied by different constants, and mixed in the end. */
-const hash = (text: string): readonly [high: number, low: number] => {
-  let high = 0xdeadbeef
-  let low = 0x41c6ce57
+export const hash = (text: string, [seedHigh, seedLow]: Seed): readonly [high: number, low: number] => {
+  let high = 0xdeadbeef ^ seedHigh
+  let low = 0x41c6ce57 ^ seedLow
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index)
     high = Math.imul(high ^ code, 0x9e3779b1)
@@ -81,7 +85,7 @@ export interface Generations {
   readonly add: (id: string, until: number, now: number) => "added" | "seen" | "full"
 }
 
-export const make = (capacity: number): Generations => {
+export const make = (capacity: number, seed: Seed): Generations => {
   let previous = new Table()
   let current = new Table()
   const rotate = (now: number): void => {
@@ -95,11 +99,11 @@ export const make = (capacity: number): Generations => {
     bytes: () => current.bytes + previous.bytes,
     seen: (id, now) => {
       rotate(now)
-      return has(...hash(id))
+      return has(...hash(id, seed))
     },
     add: (id, until, now) => {
       rotate(now)
-      const [high, low] = hash(id)
+      const [high, low] = hash(id, seed)
       if (has(high, low)) return "seen"
       if (current.count + previous.count >= capacity) return "full"
       current.add(high, low)

@@ -306,8 +306,9 @@ export const makeReplays = (options: {
   /** How many it remembers. The default is good for 8,000 requests a second. @default 1,000,000 */
   readonly capacity?: number | undefined
 } = {}): Effect.Effect<Replays & { readonly size: Effect.Effect<number> }> =>
-  Effect.sync(() => {
-    const generations = Generations.make(options.capacity ?? 1_000_000)
+  Effect.map(WebCrypto, (crypto) => {
+    const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2))
+    const generations = Generations.make(options.capacity ?? 1_000_000, [high, low])
     return {
       size: Effect.sync(() => generations.size()),
       seen: (id) => Effect.withFiber((fiber) => Effect.succeed(generations.seen(id, nowOf(fiber)))),
