@@ -118,7 +118,7 @@ export const perform = (
         const found = Cause.findError(cause)
         const error = Result.isSuccess(found)
           ? found.success
-          : Classify.unreachable({ ...at, detail: "the adapter failed; see the cause", cause: Cause.squash(cause) })
+          : Classify.unreachable({ ...at, detail: "a bug, see the cause", cause: Cause.squash(cause) })
         count(Result.isSuccess(found) ? error._tag : "Defect")
         return { event: eventOf(error, everRegistered), lease: error._tag === "LeaseLost" ? undefined : lease, error }
       }

@@ -103,7 +103,7 @@ const readBody = (
     size += chunk.length
     text += decoder.decode(chunk, { stream: true })
     return size > maxBodySize
-      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "a body of more than 4 MiB" }))
+      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "more than 4 MiB" }))
       : Effect.void
   }).pipe(
     Effect.map(() => text + decoder.decode()),
