@@ -1,5 +1,5 @@
 /**
- * What waits to be sent on one connection: bounded by count and by bytes, with a named policy for what does not fit. Each
+ * What waits to be sent on one connection, or, where it is `held` between them, on several: bounded by count and by bytes, with a named policy for what does not fit. Each
  * send is answered: it succeeds when the message was handed to the platform, else it fails.
  */
 import * as Data from "effect/Data"
@@ -61,7 +61,7 @@ const encoder = new TextEncoder()
 export const sizeOf = (message: string | Uint8Array): number =>
   typeof message === "string" ? encoder.encode(message).byteLength : message.byteLength
 
-export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy, scope }: {
+export const make = <E>({ at, buffered, handOver, held, maxBytes, maxMessages, policy, scope }: {
   readonly policy: Policy
   readonly maxMessages: number
   readonly maxBytes: number
@@ -71,6 +71,8 @@ export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy,
   readonly handOver: (message: string | Uint8Array) => Exit.Exit<void, E>
   /** Bytes that the platform has not sent yet. */
   readonly buffered: () => number
+  /** While nothing can be handed over: what ends when that may have changed. @default it always can */
+  readonly held?: (() => Effect.Effect<unknown> | undefined) | undefined
 }): Outbox<E> => {
   const queue: Array<Entry<E>> = []
   let bytes = 0
@@ -91,6 +93,8 @@ export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy,
   })
   const drain: Effect.Effect<void> = Effect.suspend(() => {
     while (buffered() < handedOver) {
+      const wait = queue.length === 0 ? undefined : held?.()
+      if (wait !== undefined) return Effect.andThen(wait, drain)
       const entry = take()
       if (entry === undefined) {
         draining = false
@@ -128,7 +132,7 @@ export const make = <E>({ at, buffered, handOver, maxBytes, maxMessages, policy,
         if (refused !== undefined) return refused
         const size = sizeOf(message)
         if (size > maxBytes) return overflow(false)
-        if (queue.length === 0 && buffered() < handedOver) return handOver(message)
+        if (queue.length === 0 && buffered() < handedOver && held?.() === undefined) return handOver(message)
         while (isFull(size)) {
           if (policy === "suspend") break
           const oldest = policy === "fail" ? undefined : take()
