@@ -16,7 +16,9 @@
  * | sends what is none of this protocol | `Inconclusive` |
  *
  * The texts of its errors are shown, and not looked at. The protocol has no answer to a secret that was accepted: a refusal
- * comes at once, so the client waits a moment for one (twice what it took to connect, 200 ms to 1 s) before it says hello.
+ * comes at once, so the client waits a moment for one (twice what it took to connect, 200 ms to 1 s) before it says hello. One
+ * that comes later is taken for a refusal of the port, which ends it just as well. A server that is silent is asked for a port
+ * after 2 s: only one that wants no secret answers that.
  *
  * **Example** (A port on a relay)
  *
@@ -29,7 +31,12 @@
  *
  * export const program = Effect.gen(function*() {
  *   const channel = yield* Bore.make({
- *     open: NodeSocket.makeNet({ host: "relay.example", port: Bore.port }),
+ *     open: NodeSocket.makeNet({
+ *       host: "relay.example",
+ *       port: Bore.port,
+ *       keepAlive: true,
+ *       keepAliveInitialDelay: 30_000
+ *     }),
  *     secret: Redacted.make("...")
  *   })
  *   yield* Effect.log(`listening at relay.example:${(yield* channel.session).port}`)
@@ -146,26 +153,19 @@ const unexpected = (link: Link, message: ServerMessage) =>
     evidence(link, `an unexpected ${typeof message === "string" ? message : Object.keys(message)[0]}`)
   )
 
-/**
- * Proves that we have the secret, on a connection that was just opened; also on those that carry data. Without a secret it
- * does nothing. `patience`: how long to wait for a refusal.
- *
- * @category protocol
- * @since 0.1.0
- */
-export const authenticate: (
+/** Proves that we have the secret. `hello` is sent to a server that is silent, to find out whether it wants one. */
+const authenticate = Effect.fnUntraced(function*(
   link: Link,
-  secret: Redacted.Redacted | undefined,
-  options?: { readonly probe?: ClientMessage | undefined; readonly patience?: Duration.Input | undefined }
-) => Effect.Effect<void, ControlChannel.Failure> = Effect.fnUntraced(function*(link, secret, options = {}) {
-  if (secret === undefined) return
+  secret: Redacted.Redacted,
+  hello: ClientMessage
+): Effect.fn.Return<void, ControlChannel.Failure> {
   // A server that wants a secret says so at once; one that does not waits for us, and gives up after 3 s.
   let first = yield* link.receiveWithin("2 seconds")
   if (first === undefined) {
-    if (options.probe !== undefined) yield* link.send(options.probe)
+    yield* link.send(hello)
     first = yield* link.receive
     // It did ask, and what it got was no answer: it will not take another.
-    if (isChallenge(first) && options.probe !== undefined) {
+    if (isChallenge(first)) {
       return yield* Effect.fail(Classify.timedOut({ ...evidence(link), after: Duration.seconds(2) }))
     }
   }
@@ -181,7 +181,7 @@ export const authenticate: (
     return yield* Effect.fail(Classify.inconclusive(evidence(link, "the challenge is not a UUID")))
   }
   yield* link.send({ Authenticate: proof })
-  const refusal = yield* link.receiveWithin(options.patience ?? patienceOf(link.opened))
+  const refusal = yield* link.receiveWithin(patienceOf(link.opened))
   if (refusal === undefined) return
   return yield* Effect.fail(
     typeof refusal === "object" && ("Error" in refusal || "Challenge" in refusal)
@@ -206,7 +206,7 @@ export const handshake = (options: {
 }): (link: Link) => Effect.Effect<Session, ControlChannel.Failure> =>
   Effect.fnUntraced(function*(link) {
     const hello = { Hello: link.previous?.port ?? options.port ?? 0 }
-    yield* authenticate(link, options.secret, { probe: hello })
+    if (options.secret !== undefined) yield* authenticate(link, options.secret, hello)
     yield* link.send(hello)
     const reply = yield* link.receive
     if (typeof reply === "object") {

@@ -5,6 +5,7 @@ import * as Backoff from "effect-lifeline/Backoff"
 import * as ControlChannel from "effect-lifeline/ControlChannel"
 import * as Framing from "effect-lifeline/Framing"
 import { AuthFailed, Refused, Unauthorized, Unsupported } from "effect-lifeline/LifelineError"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -436,6 +437,24 @@ class Control
 {}
 
 describe("ControlChannel: life", () => {
+  it.effect("a defect of the handshake is told to who waits", () =>
+    Effect.gen(function*() {
+      const channel = yield* ControlChannel.make({ ...optionsOf(welcoming()), handshake: () => Effect.die("oops") })
+      for (const waiting of [channel.session, Stream.runDrain(channel.messages)]) {
+        const exit = yield* Effect.exit(waiting)
+        assert.strictEqual(Exit.isFailure(exit) && Cause.squash(exit.cause), "oops")
+      }
+      assert.strictEqual(tags(yield* Effect.flip(channel.send("x"))), "Closed.Shutdown")
+    }))
+
+  it.effect("a ping that does not fit into a frame is refused", () =>
+    Effect.gen(function*() {
+      const channel = yield* ControlChannel.make({ ...optionsOf(welcoming()), liveness: { ping: "x".repeat(33) } })
+      const error = yield* Effect.flip(channel.session)
+      assert.strictEqual(tags(error), "Refused.InvalidRequest")
+      assert.include(error.message, "liveness.ping")
+    }))
+
   it.effect("as a layer", () =>
     Effect.gen(function*() {
       const sockets = welcoming()

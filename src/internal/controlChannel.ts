@@ -234,6 +234,9 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
       buffered: () => buffered
     }
 
+    const unfit = (path: string, { message }: FrameError) =>
+      Classify.invalidRequest({ ...place("handshake"), issues: [{ path, message }] })
+
     // -- the handshake
     const next = Queue.take(incoming)
     const link: Link<In, Out, Session> = {
@@ -244,12 +247,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
       send: (message) =>
         Effect.suspend((): Effect.Effect<void, Transient | Refused> => {
           const framed = frame(message)
-          if (Result.isFailure(framed)) {
-            return Effect.fail(Classify.invalidRequest({
-              ...place("handshake"),
-              issues: [{ path: "message", message: framed.failure.message }]
-            }))
-          }
+          if (Result.isFailure(framed)) return Effect.fail(unfit("message", framed.failure))
           open.write(framed.success)
           return inTime(open.flushed, "handshake")
         }),
@@ -259,6 +257,11 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
           duration: Duration.fromInputUnsafe(within),
           orElse: () => Effect.succeed(undefined)
         })
+    }
+    const { every, ping } = liveness
+    const pinged = ping === undefined ? undefined : frame(ping)
+    if (pinged !== undefined && Result.isFailure(pinged)) {
+      return yield* Effect.fail(unfit("liveness.ping", pinged.failure))
     }
     const obtained = yield* options.handshake(link)
     yield* Effect.addFinalizer(() =>
@@ -273,9 +276,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
 
     // -- liveness
     heard = nanos()
-    const { every, ping } = liveness
-    const pinged = ping === undefined ? undefined : frame(ping)
-    const ask = pinged !== undefined && Result.isSuccess(pinged) ? () => open.write(pinged.success) : undefined
+    const ask = pinged === undefined ? undefined : () => open.write(pinged.success)
     yield* Watch.watch({ deadline, heard: () => isReading ? heard : nanos(), ask }).pipe(
       Effect.andThen(Effect.sync(() => failed(timedOut("read", deadline)))),
       Effect.forkIn(own)
@@ -341,15 +342,15 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
   }
 
   /** Answers everyone who waits. */
-  const end = (error: Ended) => {
+  const end = (error: Ended, cause: Cause.Cause<Ended> = Cause.fail(error)) => {
     if (ended !== undefined) return
     ended = error
-    if (!Deferred.doneUnsafe(ready, Exit.fail(error))) {
+    if (!Deferred.doneUnsafe(ready, Exit.failCause(cause))) {
       ready = Deferred.makeUnsafe()
-      Deferred.doneUnsafe(ready, Exit.fail(error))
+      Deferred.doneUnsafe(ready, Exit.failCause(cause))
     }
     outbox.end(error)
-    Queue.failCauseUnsafe(inbox, Cause.fail(error))
+    Queue.failCauseUnsafe(inbox, cause)
   }
 
   const closing = new Closed({ operation: "the control channel", reason: new Shutdown() })
@@ -369,7 +370,9 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
       onSuccess: () => end(disconnected as E | undefined ?? closing),
       onFailure: (cause) => {
         const found = Cause.findError(cause)
-        end(Result.isSuccess(found) ? found.success as E : closing)
+        // A defect, e.g. of the handshake: it is told to who reads and who waits for the session.
+        if (Result.isSuccess(found)) end(found.success as E)
+        else end(closing, Cause.hasDies(cause) ? cause as Cause.Cause<never> : undefined)
       }
     }),
     Effect.forkIn(scope)
