@@ -249,10 +249,10 @@ describe("ControlChannel: reconnecting", () => {
       ])
     }))
 
-  it.effect("a handshake does not start the backoff over; a healthy period does", () =>
+  it.effect("neither a handshake nor a message starts the backoff over; a healthy period does", () =>
     Effect.gen(function*() {
       const sockets = Sockets.make((connection, n) =>
-        Effect.andThen(connection.send(`s${n}\n`), n < 5 ? connection.end() : Effect.void)
+        Effect.andThen(connection.send(`s${n}\nmore\n`), n < 5 ? connection.end() : Effect.void)
       )
       const channel = yield* ControlChannel.make({
         ...optionsOf(sockets),
