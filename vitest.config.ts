@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
@@ -14,6 +15,8 @@ export default defineConfig({
   test: {
     environment: "node",
     include: ["test/**/*.test.ts"],
+    // Two also on a machine of two cores: many tests wait for processes, browsers and real time.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     // Generous: a loaded two-core machine must not decide a test. Virtual-time tests need none of it.
     testTimeout: 20_000,
     hookTimeout: 30_000,

@@ -41,6 +41,17 @@
  * | 1002, 1003, 1007 to 1010, other 44xx | `Unsupported`, `MalformedResponse`, `InvalidRequest` | `Refused` |
  * | every other one | `Inconclusive` | `Inconclusive` |
  *
+ * What an answer to the question for a lease says of it is a table of its own ({@link leaseStatuses}); first match wins:
+ *
+ * | lease | verdict |
+ * |---|---|
+ * | says `timed_out`, whatever the status | `TimedOut` |
+ * | says `active` | `Live` |
+ * | no answer; 408, 425, 429, 5xx | `Transient` |
+ * | 401 | `Unauthorized`; revivable where the credential is `Managed` and something signs |
+ * | 403; 404; 410 | `Forbidden`; `NotFound`; `Gone` |
+ * | every other one | `Unexpected`: live, with a warning |
+ *
  * **Example** (A registry that answers 409 when another instance holds the lease)
  *
  * ```ts
@@ -66,6 +77,16 @@ import { Problem } from "./internal/problem.ts"
 import { parseTime } from "./internal/time.ts"
 import { showUrl } from "./internal/url.ts"
 import * as LifelineError from "./LifelineError.ts"
+
+export { fromLeaseAnswer, leaseStatuses } from "./internal/leaseStatus.ts"
+export type {
+  LeaseAnswer,
+  LeaseEnd,
+  LeaseStanding,
+  LeaseTable,
+  LeaseVerdict,
+  Possession
+} from "./internal/leaseStatus.ts"
 
 /**
  * What is known of a failure, reduced to what the algebra keeps.

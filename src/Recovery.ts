@@ -1,6 +1,7 @@
 /**
- * After a restart: which of the leases that a program kept are still its own. One whose holder (a process, a tab) is alive is attached
- * again, with a revival where its token is no good any more and the key is still there; one whose holder is dead stays dead.
+ * After a restart: which of the leases that a program kept are still its own. One whose holder (a process, a tab) is
+ * alive is attached again, with a revival where its token is no good any more and the key is still there; one whose
+ * holder is dead stays dead.
  *
  * | holder | the server | what happens |
  * |---|---|---|
@@ -12,15 +13,17 @@
  * | dead | anything definitive, also that it is live | finalised |
  * | dead | no answer, 408, 425, 429, 5xx | deferred; in the third boot finalised |
  *
- * The heartbeat: with a new token, attached and revived; 401, 404 and 410 finalise the lease; after anything else it is attached, keeps
- * its token, and is tried again. Nothing is ever revived, nor sent a heartbeat, for a holder that is not known to be alive.
+ * The heartbeat: with a new token, attached and revived; 401, 404 and 410 finalise the lease; after anything else it is
+ * attached, keeps its token, and is tried again. Nothing is ever revived, nor sent a heartbeat, for a holder that is
+ * not known to be alive.
  *
- * Finalising deletes the token. Leases are looked at side by side and none stops another: each request, each call of the store, and
- * `isAlive` have deadlines; what fails for now, or cannot be known, is `Deferred`. Several processes over one store make one refresh
- * and one revival between them, as far as `Credential` can see to that. A lease is read afresh before it is written.
+ * Finalising deletes the token. Leases are looked at side by side and none stops another: each request, each call of
+ * the store, and `isAlive` have deadlines; what fails for now, or cannot be known, is `Deferred`. Several processes
+ * over one store make one refresh and one revival between them, as far as `Credential` can see to that. A lease is read
+ * afresh before it is written.
  *
- * {@link reconcile} does it once; {@link layer} does it when it is built, in the background, and goes on with what is open. How the
- * registry is asked is an adapter's ({@link LeaseApi}), e.g. of `registry/ClosedLoop`.
+ * {@link reconcile} does it once; {@link layer} does it when it is built, in the background, and goes on with what is
+ * open. How the registry is asked is an adapter's ({@link LeaseApi}), e.g. of `registry/ClosedLoop`.
  *
  * **Example** (Jobs of earlier runs)
  *
@@ -61,18 +64,16 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "./Backoff.ts"
 import type * as Cipher from "./Cipher.ts"
+import type * as Classify from "./Classify.ts"
 import type * as Credential from "./Credential.ts"
 import * as Engine from "./internal/recovery.ts"
 import * as Stored from "./internal/recoveryLeases.ts"
 import type { Entry, FinalisedReason, Leases } from "./internal/recoveryLeases.ts"
-import type { Answer, Table } from "./internal/recoveryStatus.ts"
 import type * as Lease from "./Lease.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "./LifelineError.ts"
 import type * as Proof from "./Proof.ts"
 
 export type { Entry, FinalisedReason, Leases } from "./internal/recoveryLeases.ts"
-export { classify, statuses } from "./internal/recoveryStatus.ts"
-export type { Answer, Classified, Possession, Table, TerminalReason, Verdict } from "./internal/recoveryStatus.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The port
@@ -84,24 +85,25 @@ export type { Answer, Classified, Possession, Table, TerminalReason, Verdict } f
  * @category models
  * @since 0.1.0
  */
-export interface Beat extends Answer {
+export interface Beat extends Classify.LeaseAnswer {
   readonly token?: Credential.Token | undefined
 }
 
 /**
- * How a registry is asked about a lease. Requests are signed by what each call is given, e.g. through `Credential.httpClient`. An answer
- * is given as it came, whatever its status; an adapter that speaks the error algebra may fail with it instead.
+ * How a registry is asked about a lease. Requests are signed by what each call is given, e.g. through
+ * `Credential.httpClient`. An answer is given as it came, whatever its status; an adapter that speaks the error algebra
+ * may fail with it instead.
  *
  * @category models
  * @since 0.1.0
  */
 export interface LeaseApi {
-  /** What its answers mean. @default {@link statuses} */
-  readonly table?: Table | undefined
+  /** What its answers mean. @default `Classify.leaseStatuses` */
+  readonly table?: Classify.LeaseTable | undefined
   readonly status: (
     lease: Lease.Lease,
     authorizer: Credential.Authorizer
-  ) => Effect.Effect<Answer, Transient | AuthFailed | Refused | LeaseLost>
+  ) => Effect.Effect<Classify.LeaseAnswer, Transient | AuthFailed | Refused | LeaseLost>
   /** As in `Credential.Options`. Absent: tokens cannot be refreshed. */
   readonly refresh?:
     | ((
@@ -125,8 +127,8 @@ export interface LeaseApi {
 export interface Options<out R = never> {
   readonly api: LeaseApi
   /**
-   * Whether who holds a lease is alive, for sure: `false` finalises it. Where that cannot be known it fails, and the lease is deferred.
-   * `node/ProcessAlive` and `browser/TabAlive` have this for processes and tabs.
+   * Whether who holds a lease is alive, for sure: `false` finalises it. Where that cannot be known it fails, and the
+   * lease is deferred. `node/ProcessAlive` and `browser/TabAlive` have this for processes and tabs.
    */
   readonly isAlive: (entry: Entry) => Effect.Effect<boolean, Error, R>
   /** Shows possession of the key that `Managed` leases are bound to. Absent: nothing is revived. */
@@ -144,8 +146,9 @@ export interface Options<out R = never> {
 }
 
 /**
- * What a lease came to. `Attached`: it goes on, `revived` or not; with a `retryAt` where the server could not be asked, so that this is
- * open. `Finalised`: it is over, and its token deleted. `Deferred`: nothing is known, so nothing was changed.
+ * What a lease came to. `Attached`: it goes on, `revived` or not; with a `retryAt` where the server could not be asked,
+ * so that this is open. `Finalised`: it is over, and its token deleted. `Deferred`: nothing is known, so nothing was
+ * changed.
  *
  * Times are in milliseconds since 1970: {@link layer} tries again then.
  *
@@ -194,8 +197,9 @@ export const makeLeases: (
 ) => Effect.Effect<Leases, never, KeyValueStore.KeyValueStore> = Stored.make
 
 /**
- * The credential of a lease, as recovery itself uses it: where its first token is accepted, and what keeps it fresh while it goes on.
- * Its `revive` is one heartbeat with the proof. Put the lease into the store before its token is accepted.
+ * The credential of a lease, as recovery itself uses it: where its first token is accepted, and what keeps it fresh
+ * while it goes on. Its `revive` is one heartbeat with the proof. Put the lease into the store before its token is
+ * accepted.
  *
  * @category constructors
  * @since 0.1.0
@@ -214,8 +218,8 @@ export const credential: <R>(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * Looks at each lease once, and sweeps tokens without a lease. Leases that were finalised before are not reported; a week later they are
- * forgotten. Fails where the store cannot say which leases there are.
+ * Looks at each lease once, and sweeps tokens without a lease. Leases that were finalised before are not reported; a
+ * week later they are forgotten. Fails where the store cannot say which leases there are.
  *
  * Each run counts as a boot for leases whose holder is dead.
  *
@@ -237,7 +241,10 @@ export const reconcile = <R = never>(
  * @since 0.1.0
  */
 export class Recovery extends Context.Service<Recovery, {
-  /** What the leases came to when each of them had been looked at once. */
+  /**
+   * What the leases came to when each of them had been looked at once; what is known by then where the scope is closed
+   * before.
+   */
   readonly first: Effect.Effect<ReadonlyArray<Report>>
   /** The newest report of each lease so far. */
   readonly reports: Effect.Effect<ReadonlyArray<Report>>
@@ -246,8 +253,8 @@ export class Recovery extends Context.Service<Recovery, {
 }>()("effect-lifeline/Recovery/Recovery") {}
 
 /**
- * {@link reconcile} when it is built, without being waited for; from then on, as long as the scope is open, what is open is tried again
- * with the backoff.
+ * {@link reconcile} when it is built, without being waited for; from then on, as long as the scope is open, what is
+ * open is tried again with the backoff.
  *
  * @category constructors
  * @since 0.1.0
@@ -264,12 +271,16 @@ export const make = <R = never>(
     const tell = ({ report }: Engine.Outcome): Effect.Effect<void> =>
       SubscriptionRef.update(state, (known) => new Map(known).set(report.id, report))
 
+    /** Somebody has removed it. */
+    const forget = (id: string): Effect.Effect<void> =>
+      SubscriptionRef.update(state, (known) => new Map([...known].filter(([other]) => other !== id)))
+
     const follow = ({ backoff, report }: Engine.Outcome): Effect.Effect<void, never, R> => {
       const retryAt = report._tag === "Finalised" ? undefined : report.retryAt
       return retryAt === undefined ? Effect.void : Effect.gen(function*() {
         yield* Effect.sleep(Math.max(0, retryAt - (yield* Clock.currentTimeMillis)))
         const outcome = yield* few.withPermits(1)(engine.recover(report.id, backoff, false))
-        if (outcome === undefined) return
+        if (outcome === undefined) return yield* forget(report.id)
         yield* tell(outcome)
         yield* follow(outcome)
       })
@@ -285,16 +296,22 @@ export const make = <R = never>(
           return yield* begin(next)
         }))
 
-    yield* Effect.forkScoped(Effect.gen(function*() {
+    const toArray = (known: ReadonlyMap<string, Report>): ReadonlyArray<Report> => [...known.values()]
+    const reports = Effect.map(SubscriptionRef.get(state), toArray)
+
+    yield* Effect.gen(function*() {
       const outcomes = yield* begin(Backoff.initial)
       yield* Deferred.succeed(first, outcomes.map(({ report }) => report))
       yield* Effect.forEach(outcomes, follow, { concurrency: "unbounded", discard: true })
-    }))
+    }).pipe(
+      // Who waits is answered.
+      Effect.ensuring(Effect.flatMap(reports, (known) => Deferred.succeed(first, known))),
+      Effect.forkScoped({ startImmediately: true })
+    )
 
-    const toArray = (known: ReadonlyMap<string, Report>): ReadonlyArray<Report> => [...known.values()]
     return {
       first: Deferred.await(first),
-      reports: Effect.map(SubscriptionRef.get(state), toArray),
+      reports,
       changes: Stream.map(SubscriptionRef.changes(state), toArray)
     }
   })

@@ -561,6 +561,48 @@ describe("many at once", () => {
       ])
     }))
 
+  it.effect("who is told of a rejection that is known already does not undo what was spent meanwhile", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const server = makeServer()
+      const provided = providers(server, { refresh: [Effect.delay(refusedRefresh, 500)] })
+      const here = yield* make(store, { token: token("t1", hour), ...provided })
+      const there = yield* make(store, provided)
+      const first = yield* Effect.forkChild(Effect.exit(beat(server, here)))
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(server.received, ["beat DPoP t1", "refresh proof"])
+      // Whatever it writes is from before, and comes after.
+      let isSlow = true
+      store.before = (method, key) => {
+        if (!isSlow || method !== "set" || key !== "credential/state/lease") return Effect.void
+        isSlow = false
+        return Effect.sleep(2000)
+      }
+      const second = yield* Effect.forkChild(Effect.exit(beat(server, there)))
+      yield* TestClock.adjust(4000)
+      isAuthFailed(errorOf(yield* Fiber.join(first)))
+      isAuthFailed(errorOf(yield* Fiber.join(second)))
+      assert.deepStrictEqual(server.received.filter((line) => line.startsWith("refresh")), ["refresh proof"])
+    }))
+
+  it.effect("who wants to refresh a token that another process is reviving waits for that one", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      const server = makeServer("DPoP t2")
+      const { revive } = providers(server, { revive: [Effect.delay(Effect.succeed(token("t2", hour)), 3000)] })
+      const { refresh } = providers(server, { refresh: [token("t9", hour)] })
+      const here = yield* make(store, { token: token("t1", hour), ...revive && { revive } })
+      const there = yield* make(store, { ...refresh && { refresh } })
+      const first = yield* Effect.forkChild(beat(server, here))
+      yield* TestClock.adjust(100)
+      const second = yield* Effect.forkChild(there.refresh)
+      yield* TestClock.adjust(4000)
+      assert.strictEqual(yield* Fiber.join(first), "DPoP t2")
+      assert.strictEqual((yield* Fiber.join(second)).jti, "jti of t2")
+      assert.deepStrictEqual(server.received, ["beat DPoP t1", "revive proof", "beat DPoP t2"])
+      assert.isUndefined(recordOf(store, "claim"))
+    }))
+
   it.effect("a refresh ahead of the expiry is no answer to a 401: the new token may be refreshed when it comes to one", () =>
     Effect.gen(function*() {
       const server = makeServer("DPoP t3")

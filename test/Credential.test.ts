@@ -690,6 +690,29 @@ describe("ahead of the expiry", () => {
       assert.deepStrictEqual(times.slice(2), [99.5 * hour + 50])
     }))
 
+  it.effect("at once for the new token, also where that is due much sooner than the one before it", () =>
+    Effect.gen(function*() {
+      for (const how of ["a revival", "from outside"] as const) {
+        const start = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        const times: Array<number> = []
+        yield* Effect.scoped(Effect.gen(function*() {
+          const next = token("t2", start + 75 * minute)
+          const credential = yield* make(makeStore(), {
+            ...refreshesAt(times, [token("t3")]),
+            revive: () => Effect.succeed(next)
+          })
+          yield* credential.accept(token("t1", start + 100 * hour))
+          yield* TestClock.adjust(65 * minute)
+          if (how === "a revival") yield* during(credential.revive, 50)
+          else yield* credential.accept(next)
+          yield* TestClock.setTime(start + 74 * minute - 1)
+          assert.deepStrictEqual(times, [], how)
+          yield* TestClock.adjust(minute / 2)
+          assert.strictEqual(times.length, 1, how)
+        }))
+      }
+    }))
+
   it.effect("after failure, with the waits of the backoff, as long as it takes", () =>
     Effect.gen(function*() {
       const times: Array<number> = []

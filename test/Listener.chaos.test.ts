@@ -235,6 +235,6 @@ describe("chaos", () => {
         assert.isAbove(sum.sent, 5 * seeds)
         assert.isAbove(sum.generations, 5 * seeds)
       }),
-    60_000
+    180_000
   )
 })

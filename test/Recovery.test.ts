@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as Classify from "effect-lifeline/Classify"
 import * as Recovery from "effect-lifeline/Recovery"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -102,7 +103,7 @@ const scenario = Effect.fnUntraced(function*(
     readonly provenance?: "Managed" | "Supplied"
     readonly token?: string | undefined
     readonly expiresAt?: number
-    readonly table?: Recovery.Table
+    readonly table?: Classify.LeaseTable
   } = {}
 ) {
   const store = makeStore()
@@ -117,12 +118,12 @@ const t = `${canary}-7`
 const rejected: Script = { status: [{ status: 401 }], refresh: [unauthorized("refresh")] }
 
 describe("the table", () => {
-  const managed: Recovery.Possession = { provenance: "Managed", signer: true }
-  const unsigned: Recovery.Possession = { provenance: "Managed", signer: false }
-  const supplied: Recovery.Possession = { provenance: "Supplied", signer: true }
+  const managed: Classify.Possession = { provenance: "Managed", signer: true }
+  const unsigned: Classify.Possession = { provenance: "Managed", signer: false }
+  const supplied: Classify.Possession = { provenance: "Supplied", signer: true }
   const terminal = (reason: string) => `Terminal ${reason}`
 
-  const rows: ReadonlyArray<readonly [Recovery.Answer, Recovery.Possession | undefined, string]> = [
+  const rows: ReadonlyArray<readonly [Classify.LeaseAnswer, Classify.Possession | undefined, string]> = [
     // status says `timed_out`, whatever the HTTP status
     ...[undefined, 200, 401, 403, 404, 408, 410, 429, 503].map((status) =>
       [{ says: "timed_out", status }, managed, terminal("TimedOut")] as const
@@ -150,7 +151,7 @@ describe("the table", () => {
       )
     ])
   ]
-  const show = (classified: Recovery.Classified) =>
+  const show = (classified: Classify.LeaseStanding) =>
     classified._tag === "Terminal"
       ? terminal(classified.reason)
       : classified._tag === "Live" && !classified.expected
@@ -159,13 +160,18 @@ describe("the table", () => {
 
   for (const [answer, possession, expected] of rows) {
     it(`${JSON.stringify(answer)}, ${JSON.stringify(possession)}: ${expected}`, () => {
-      assert.strictEqual(show(Recovery.classify(Recovery.statuses, answer, possession)), expected)
+      assert.strictEqual(show(Classify.fromLeaseAnswer(Classify.leaseStatuses, answer, possession)), expected)
     })
   }
 
+  it("provenance is consulted for 401 only, also where another status means the same", () => {
+    const table = { ...Classify.leaseStatuses, "419": "Unauthorized" } as const
+    assert.strictEqual(show(Classify.fromLeaseAnswer(table, { status: 419 }, managed)), terminal("Unauthorized"))
+  })
+
   it("403 is what the adapter says", () => {
-    const table = { ...Recovery.statuses, "403": "Unexpected" } as const
-    assert.strictEqual(show(Recovery.classify(table, { status: 403 })), "Live, unexpected")
+    const table = { ...Classify.leaseStatuses, "403": "Unexpected" } as const
+    assert.strictEqual(show(Classify.fromLeaseAnswer(table, { status: 403 })), "Live, unexpected")
   })
 })
 
@@ -189,6 +195,7 @@ describe("the holder is alive", () => {
         [[Classify.make("UnknownLease", { operation: "status", target: "" })], "Finalised NotFound"],
         [[Classify.make("LeaseExpired", { operation: "status", target: "" })], "Finalised Gone"],
         [[Classify.make("Forbidden", { operation: "status", target: "" })], "Finalised Forbidden"],
+        [[Classify.make("CredentialMissing", { operation: "status", target: "" })], "Attached open"],
         [[Classify.make("Conflict", { operation: "status", target: "" })], "Attached"]
       ]
       for (const [status, expected] of rows) {
@@ -205,7 +212,9 @@ describe("the holder is alive", () => {
     Effect.gen(function*() {
       const before = output.length
       yield* scenario({ status: [{ status: 418 }] })
-      assert.isTrue(output.slice(before).some((line) => line.includes("the registry's answer (418) says nothing of the lease")))
+      assert.isTrue(
+        output.slice(before).some((line) => line.includes("the registry's answer (418) says nothing of the lease"))
+      )
     }))
 
   it.effect("on 401 one refresh, and asked again with the new token", () =>
@@ -221,12 +230,17 @@ describe("the holder is alive", () => {
 
   it.effect("a refresh that was due anyway is the one", () =>
     Effect.gen(function*() {
-      const { calls, report } = yield* scenario({
-        status: [{ status: 401 }, { status: 200, says: "active" }],
-        refresh: [token("fresh", 8 * hour)]
-      }, { expiresAt: 1 })
-      assert.strictEqual(report, "Attached")
-      assert.strictEqual(calls.filter((line) => line.startsWith("refresh")).length, 1)
+      for (const time of [0, 2000]) {
+        const store = makeStore()
+        yield* prepared(store, "7", { expiresAt: 1 })
+        const api = makeApi({
+          status: [{ status: 401 }, { status: 200, says: "active" }],
+          refresh: [token("fresh", 8 * hour)]
+        })
+        api.before = (call) => call === "status" ? Effect.sleep(time) : Effect.void
+        assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Attached"])
+        assert.deepStrictEqual(api.received.toSorted(), ["refresh 7 proof", "status 7 DPoP fresh", "status 7 proof"])
+      }
     }))
 
   it.effect("still 401 after the refresh: one heartbeat with the proof, and no second refresh", () =>
@@ -305,6 +319,7 @@ describe("the holder is alive", () => {
         "hang",
         Classify.make("Unreachable", at),
         Classify.make("Forbidden", at),
+        Classify.make("CredentialMissing", at),
         Classify.make("MalformedResponse", { ...at, detail: "an HTML page" })
       ]
       for (const heartbeat of beats) {
@@ -322,6 +337,14 @@ describe("the holder is alive", () => {
       assert.strictEqual(report, "Attached")
     }))
 
+  it.effect("a heartbeat that is taken, and says that the lease is over: finalised, whatever its status", () =>
+    Effect.gen(function*() {
+      const { report, store } = yield* scenario({ ...rejected, heartbeat: [{ status: 200, says: "timed_out" }] })
+      assert.strictEqual(report, "Finalised Gone")
+      assert.isUndefined(tokenOf(store, "7"))
+      assert.isDefined((yield* entryOf(store, "7"))?.finalised)
+    }))
+
   it.effect("R6: rejected but unexpired: the proof request uses the key, not that token", () =>
     Effect.gen(function*() {
       const { calls } = yield* scenario({ ...rejected, heartbeat: [revived()] }, { expiresAt: 100 * hour })
@@ -330,13 +353,36 @@ describe("the holder is alive", () => {
 
   it.effect("a refresh that fails for now tears down nobody", () =>
     Effect.gen(function*() {
-      const now = Classify.make("Unavailable", { operation: "refresh", target: "", status: 503 })
-      const api = makeApi({ status: [{ status: 401 }], refresh: [now], heartbeat: [{ status: 503 }] })
-      const store = makeStore()
-      yield* prepared(store, "7")
-      assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Attached open"])
-      // Without a signer the refresh presents the token no more, so there is none to make.
-      assert.isDefined(tokenOf(store, "7"))
+      const now = Classify.make("Throttled", {
+        operation: "refresh",
+        target: "",
+        retryAfter: Duration.seconds(40)
+      })
+      for (const provenance of ["Managed", "Supplied"] as const) {
+        const store = makeStore()
+        yield* prepared(store, "7", { provenance })
+        const api = makeApi({ status: [{ status: 401 }], heartbeat: [{ status: 503 }] })
+        const before = yield* Clock.currentTimeMillis
+        // It brings a credential of its own.
+        const [report] = yield* during(boot(store, { api: { ...api, refresh: () => Effect.fail(now) } }))
+        assert.strictEqual(brief(report), "Attached open")
+        assert.isDefined(tokenOf(store, "7"))
+        const beats = api.received.filter((line) => line.startsWith("heartbeat")).length
+        assert.strictEqual(beats, provenance === "Managed" ? 1 : 0)
+        if (provenance === "Managed" || report?._tag !== "Attached") continue
+        assert.isAtLeast(report.retryAt ?? 0, before + 40_000)
+      }
+    }))
+
+  it.effect("a heartbeat that is put off is not tried before", () =>
+    Effect.gen(function*() {
+      const retryAfter = Duration.seconds(40)
+      const at = { operation: "heartbeat", target: "" }
+      for (const heartbeat of [{ status: 503, retryAfter }, Classify.make("Throttled", { ...at, retryAfter })]) {
+        const before = yield* Clock.currentTimeMillis
+        const { reports: [report] } = yield* scenario({ ...rejected, heartbeat: [heartbeat] })
+        assert.isAtLeast(report?._tag === "Attached" ? report.retryAt ?? 0 : 0, before + 40_000)
+      }
     }))
 
   it.effect("it is dead by the time of the heartbeat: none is sent", () =>
@@ -476,6 +522,31 @@ describe("many leases", () => {
     30_000
   )
 
+  it.effect("one that interrupts itself interrupts nobody else", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["1", "2", "3"]) yield* prepared(store, id)
+      const api = makeApi(active)
+      api.before = (_, id) => id === "1" ? Effect.interrupt : Effect.void
+      const isAlive = ({ lease }: Recovery.Entry) => lease.id === "2" ? Effect.interrupt : Effect.succeed(true)
+      const reports = yield* during(boot(store, { api, isAlive }))
+      assert.deepStrictEqual(all(reports), ["Attached open", "Deferred", "Attached"])
+    }))
+
+  it.effect("a write that hangs holds up one lease, not the writes of others", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["1", "2", "3"]) yield* prepared(store, id)
+      store.before = (method, key) => method === "set" && key === "recovery/lease/1" ? Effect.never : Effect.void
+      const fiber = yield* Effect.forkChild(boot(store, { api: makeApi({ status: [{ status: 404 }] }) }))
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(tokenOf(store, "2"))
+      assert.isUndefined(tokenOf(store, "3"))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(all(yield* Fiber.join(fiber)), ["Deferred", "Finalised NotFound", "Finalised NotFound"])
+      assert.isDefined(tokenOf(store, "1"))
+    }))
+
   it.effect("a store that hangs holds up one lease for 5 s", () =>
     Effect.gen(function*() {
       const store = makeStore()
@@ -542,6 +613,7 @@ describe("many leases", () => {
       )
       store.entries.set("credential/token/somebody else", "x")
       store.entries.set("recovery/credential/state/1", "x")
+      store.entries.set("recovery/credential/state/4", "x")
       assert.deepStrictEqual(all(yield* boot(store, { api: makeApi(active) })), ["Attached"])
       assert.deepStrictEqual([...store.entries.keys()].toSorted(), [
         "credential/token/somebody else",
@@ -585,6 +657,9 @@ describe("the store of leases", () => {
       const leases = yield* over(store, Recovery.makeLeases())
       const stale = yield* leases.get("7")
       assert.isDefined(stale)
+      // The same again is no new beginning.
+      yield* leases.update("7", (entry) => ({ ...entry, attempts: 2 }))
+      assert.strictEqual((yield* leases.put(stale)).attempts, 2)
       yield* boot(store, { api: makeApi({ status: [{ status: 404 }] }) })
       yield* leases.update("7", () => ({ ...stale, attempts: 2 }))
       assert.strictEqual((yield* leases.get("7"))?.finalised?.reason, "NotFound")
@@ -592,6 +667,7 @@ describe("the store of leases", () => {
       assert.strictEqual((yield* leases.get("7"))?.finalised?.reason, "NotFound")
       assert.isUndefined((yield* leases.put({ lease: lease("7", 1), provenance: "Supplied" })).finalised)
       assert.strictEqual((yield* leases.get("7"))?.provenance, "Supplied")
+      assert.strictEqual((yield* leases.get("7"))?.attempts, 0)
       assert.isUndefined(yield* leases.update("8", (entry) => entry))
       assert.deepStrictEqual(yield* leases.ids, ["7"])
       yield* leases.remove("7")
@@ -600,19 +676,27 @@ describe("the store of leases", () => {
 
   it.effect("finalised by somebody else while it was asked for: that stays, also its reason", () =>
     Effect.gen(function*() {
-      for (const heartbeat of [{ status: 410 }, { status: 503 }]) {
+      const scripts: ReadonlyArray<readonly [string, Script]> = [
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 410 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 503 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [{ status: 200 }] }],
+        ["heartbeat", { ...rejected, heartbeat: [revived()] }],
+        ["status", { status: [{ status: 404 }] }]
+      ]
+      for (const [moment, script] of scripts) {
         const store = makeStore()
         yield* prepared(store, "7")
-        const api = makeApi({ ...rejected, heartbeat: [heartbeat] })
+        const api = makeApi(script)
         const leases = yield* over(store, Recovery.makeLeases())
         api.before = (call) =>
-          call === "heartbeat"
+          call === moment
             ? Effect.ignore(
               leases.update("7", (entry) => ({ ...entry, finalised: { reason: "TimedOut", at: 1 } }))
             )
             : Effect.void
         assert.deepStrictEqual(all(yield* during(boot(store, { api }))), ["Finalised TimedOut"])
         assert.deepStrictEqual((yield* leases.get("7"))?.finalised, { reason: "TimedOut", at: 1 })
+        assert.isUndefined(tokenOf(store, "7"))
       }
     }))
 
@@ -761,16 +845,32 @@ describe("the layer", () => {
       assert.deepStrictEqual(all(yield* recovery.first), ["Attached"])
     }).pipe(Effect.scoped))
 
+  it.effect("finalised or removed by somebody else while it is open: said so, or forgotten", () =>
+    Effect.gen(function*() {
+      const store = makeStore()
+      for (const id of ["7", "8", "9"]) yield* prepared(store, id)
+      const recovery = yield* running(store, { api: makeApi({ status: [{ status: 503 }] }) })
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(all(yield* recovery.reports), ["Attached open", "Attached open", "Attached open"])
+      const leases = yield* over(store, Recovery.makeLeases())
+      yield* leases.update("7", (entry) => ({ ...entry, finalised: { reason: "Gone", at: 0 } }))
+      yield* leases.remove("8")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(all(yield* recovery.reports), ["Finalised Gone", "Attached open"])
+    }).pipe(Effect.scoped))
+
   it.effect("closing its scope ends it, whatever it is doing", () =>
     Effect.gen(function*() {
       const store = makeStore()
       yield* prepared(store, "7")
       const api = makeApi({ status: ["hang"] })
       const scope = yield* Scope.make()
-      yield* Scope.provide(running(store, { api }), scope)
+      const recovery = yield* Scope.provide(running(store, { api }), scope)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(api.received.length, 1)
-      yield* Effect.exit(Scope.close(scope, Exit.void))
+      yield* Scope.close(scope, Exit.void)
+      // Who waits is answered.
+      assert.deepStrictEqual(yield* recovery.first, [])
       yield* TestClock.adjust("1 day")
       assert.strictEqual(api.received.length, 1)
     }))

@@ -1,9 +1,10 @@
 /**
- * Whether the tab (or worker) that held something is still alive, for `Recovery`: it holds a Web Lock, which the browser releases
- * when the tab is closed, crashes or goes to another page. Any other tab of the origin can see that.
+ * Whether the tab (or worker) that held something is still alive, for `Recovery`: it holds a Web Lock, which the
+ * browser releases when the tab is closed, crashes or goes to another page. Any other tab of the origin can see that.
  *
- * A frozen tab holds its locks. A tab that is reloaded is another one, unless it holds the same name again, e.g. one that it keeps in
- * its `sessionStorage`. Where there are no Web Locks (insecure origins, outside of browsers) all of this fails with `TabUnknown`.
+ * A frozen tab holds its locks. A tab that is reloaded is another one, unless it holds the same name again, e.g. one
+ * that it keeps in its `sessionStorage`. Where there are no Web Locks (insecure origins, outside of browsers) all of
+ * this fails with `TabUnknown`.
  *
  * **Example** (What this tab works on)
  *

@@ -48,7 +48,7 @@ export type Send = (call: Call) => Effect.Effect<Got, Transient | AuthFailed | R
 export const isOk = ({ status }: Got): boolean => status >= 200 && status < 300
 
 const invalid = (at: Attempted, path: string, message: string): Refused =>
-  Classify.make("InvalidRequest", { ...at, issues: [{ path, message }] })
+  Classify.invalidRequest({ ...at, issues: [{ path, message }] })
 
 export const readUrl = (text: string): Effect.Effect<string, Refused> => {
   const plain = showUrl(text)
@@ -62,8 +62,8 @@ export const readUrl = (text: string): Effect.Effect<string, Refused> => {
 }
 
 /**
- * The path of a loop: what is signed, and what is sent. A dot segment would be resolved by whatever parses the URL, and a lone surrogate
- * cannot be encoded.
+ * The path of a loop: what is signed, and what is sent. A dot segment would be resolved by whatever parses the URL, and
+ * a lone surrogate cannot be encoded.
  */
 const pathOf = (id: string): string | undefined =>
   id === "" || id === "." || id === ".." || !id.isWellFormed() ? undefined : `/loops/${encodeURIComponent(id)}`
@@ -77,7 +77,7 @@ const readBody = (response: HttpClientResponse.HttpClientResponse, at: Attempted
     size += chunk.length
     text += decoder.decode(chunk, { stream: true })
     return size > maxBodySize
-      ? Effect.fail(Classify.make("MalformedResponse", { ...at, detail: "a body of more than 1 MiB" }))
+      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "a body of more than 1 MiB" }))
       : Effect.void
   }).pipe(
     Effect.map(() => text + decoder.decode()),
@@ -128,7 +128,7 @@ export const make = (client: HttpClient.HttpClient, { timeout, tracePropagation,
       ),
       Effect.timeoutOrElse({
         duration: timeout,
-        orElse: () => decided(() => Classify.make("TimedOut", { ...at, after: timeout }))
+        orElse: () => decided(() => Classify.timedOut({ ...at, after: timeout }))
       }),
       Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
@@ -175,7 +175,7 @@ const reader = <A>(schema: Schema.Codec<A, unknown>) => {
   const read = readJson(schema)
   return ({ at, body, headers }: Got): Effect.Effect<A, Refused> =>
     Classify.isHtml(headers)
-      ? Effect.fail(Classify.make("MalformedResponse", { ...at, detail: "an HTML page" }))
+      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "an HTML page" }))
       : read(unwrapped(body), at)
 }
 
@@ -184,7 +184,7 @@ export const readLoop = reader(Loop)
 const toToken = (issued: typeof Token.Type, at: Attempted): Effect.Effect<Credential.Token, Refused> => {
   const expiresAt = parseTime(issued.expiresAt)
   return expiresAt === undefined
-    ? Effect.fail(Classify.make("MalformedResponse", { ...at, detail: "body.expiresAt: expected a time" }))
+    ? Effect.fail(Classify.malformedResponse({ ...at, detail: "body.expiresAt: expected a time" }))
     : Effect.succeed({ value: Redacted.make(issued.token), expiresAt, jti: issued.jti })
 }
 

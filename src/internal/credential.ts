@@ -268,10 +268,21 @@ export const make = Effect.fnUntraced(function*<R = never>(
     return slots.state.set(stateOf())
   })
 
-  const keepState = writing.withPermits(1)(writeState).pipe(
-    Effect.catch(notKept("what is known of rejected tokens was not kept")),
-    Effect.uninterruptible
-  )
+  /** Not where it is known: another process may be writing what was spent on that token, and a late copy would undo it. */
+  const writeRejected = Effect.flatMap(slots.state.get, (state) => {
+    const known = state === undefined || state === "unreadable" ? [] : state.rejected
+    learn(state)
+    const next = stateOf()
+    return next.rejected.every((it) => known.includes(it)) ? Effect.void : slots.state.set(next)
+  })
+
+  const keeping = (write: Effect.Effect<void, Record.Failed>): Effect.Effect<void> =>
+    writing.withPermits(1)(write).pipe(
+      Effect.catch(notKept("what is known of rejected tokens was not kept")),
+      Effect.uninterruptible
+    )
+
+  const keepState = keeping(writeState)
 
   /** The one function that keeps a token. */
   const keep = (given: Token, next?: (identity: string) => Episode): Effect.Effect<void, Record.Failed> =>
@@ -352,7 +363,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
       if (identity === ended) ended = undefined
       if (isRejected(identity)) return Effect.void
       rejected = [...rejected, identity].slice(-mostRejected)
-      return identity === keyIdentity ? Effect.void : keepState
+      return identity === keyIdentity ? Effect.void : keeping(writeRejected)
     })
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -508,19 +519,17 @@ export const make = Effect.fnUntraced(function*<R = never>(
       let won: string | undefined
       const now = yield* Clock.currentTimeMillis
       const found = yield* slots.claim.get
-      const same = found !== undefined && found !== "unreadable" && found.operation === operation && found.of === of
-        ? found
-        : undefined
-      if (same !== undefined && same.by !== me && same.until > now && same.until - now <= claimFor) {
+      // Of either operation: what comes of the other one may make this one needless.
+      const there = found !== undefined && found !== "unreadable" && found.of === of ? found : undefined
+      if (there !== undefined && there.by !== me && there.until > now && there.until - now <= claimFor) {
         if (now - started >= claimPatience) return yield* timedOut(operation, Duration.millis(claimPatience))
-        yield* Effect.sleep(Math.min(claimPoll, same.until - now))
+        yield* Effect.sleep(Math.min(claimPoll, there.until - now))
       } else {
-        const idempotencyKey = same?.idempotencyKey ?? (yield* newId)
+        const idempotencyKey = there?.operation === operation ? there.idempotencyKey : yield* newId
         yield* slots.claim.set({ operation, of, idempotencyKey, by: me, until: now + claimFor })
         const took = (yield* Clock.currentTimeMillis) - now
         yield* Effect.sleep(Math.min(Math.max(claimSettles, 3 * took), claimSettlesAtMost))
-        const there = yield* slots.claim.get
-        if (isMine(there)) won = idempotencyKey
+        if (isMine(yield* slots.claim.get)) won = idempotencyKey
       }
       // Also with a claim: another process may have been through before it was made.
       const isOver = yield* adopt

@@ -1,6 +1,6 @@
 /**
- * The routes that an embedded registry serves beside Pulse's own where it gives leases. A table of its own, so that neither
- * side drifts from the other, and so that who needs no leases does not carry it. See {@link "./pulseRoutes.ts"} for the rest.
+ * The routes that an embedded registry with leases serves beside those of `internal/pulseRoutes`, for both sides as those are. A
+ * table of its own, so that who needs no leases does not carry it.
  */
 
 export const leaseStatus = { method: "GET", path: "/api/v1/services/:id/lease" } as const

@@ -1,9 +1,9 @@
 /**
  * The engine of `Recovery`: what becomes of one lease, and of all of them.
  *
- * Each lease gets a credential of its own for as long as it is looked at: that one knows which tokens were rejected, refreshes and
- * revives once at a time over all processes that share the store, and keeps new tokens. What is left to do here is to ask in the
- * right order, and to act on what `recoveryStatus` says of the answers.
+ * Each lease gets a credential of its own for as long as it is looked at: that one knows which tokens were rejected,
+ * refreshes and revives once at a time over all processes that share the store, and keeps new tokens. What is left to
+ * do here is to ask in the right order, and to act on what `Classify.fromLeaseAnswer` says of the answers.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -20,9 +20,9 @@ import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import type { Beat, Options, Report } from "../Recovery.ts"
+import * as Status from "./leaseStatus.ts"
 import * as Leases from "./recoveryLeases.ts"
 import type { Entry, FinalisedReason } from "./recoveryLeases.ts"
-import * as Status from "./recoveryStatus.ts"
 
 type Failure = Transient | AuthFailed | Refused | LeaseLost
 
@@ -40,6 +40,9 @@ const retrying: Backoff.Unbounded = /*#__PURE__*/ Backoff.make({ cap: "5 minutes
 
 const defaultPrefix = "recovery/"
 
+/** What a credential keeps. */
+const kinds = ["token", "state", "claim"]
+
 const credentialPrefix = (prefix: string): string => `${prefix}credential/`
 
 const annotated = <A, E, R>(self: Effect.Effect<A, E, R>, id?: string): Effect.Effect<A, E, R> =>
@@ -49,7 +52,10 @@ const annotated = <A, E, R>(self: Effect.Effect<A, E, R>, id?: string): Effect.E
     ...(id === undefined ? {} : { lease: id })
   })
 
-/** In a fiber of its own, so that what cannot be interrupted holds up nobody. */
+/**
+ * In a fiber of its own, so that what cannot be interrupted holds up nobody. `orElse`: it did not come to an end in
+ * time.
+ */
 const bounded = <A, E, R, B, E2>(
   self: Effect.Effect<A, E, R>,
   duration: Duration.Duration,
@@ -58,11 +64,11 @@ const bounded = <A, E, R, B, E2>(
   Effect.flatMap(Effect.forkDetach(self, { startImmediately: true }), (fiber) =>
     Fiber.await(fiber).pipe(
       Effect.onInterrupt(() => Effect.sync(() => fiber.interruptUnsafe())),
-      Effect.timeoutOrElse({
-        duration,
-        orElse: () => Effect.map(orElse(), (it): Exit.Exit<A | B, E> => Exit.succeed(it))
-      }),
-      Effect.flatten
+      Effect.timeoutOrElse({ duration, orElse: () => Effect.undefined }),
+      Effect.flatMap((exit): Effect.Effect<A | B, E | E2> =>
+        // One that interrupts itself interrupts nobody else.
+        exit === undefined || (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) ? orElse() : exit
+      )
     ))
 
 /** What something unexpected may be called: what it says may quote what it was given. */
@@ -78,12 +84,12 @@ const possessionOf = ({ proof }: Pick<Options, "proof">, { provenance }: Entry):
 
 /** A heartbeat's answer as what a revival may come to; only what the sentence on revivals names ends a lease. */
 const revivalOf = (
-  table: Status.Table,
+  table: Status.LeaseTable,
   { token, ...answer }: Beat,
   at: { readonly operation: string; readonly target: string }
 ): Effect.Effect<Credential.Token, Failure> => {
   const { retryAfter, status = 0 } = answer
-  const classified = Status.classify(table, answer)
+  const classified = Status.fromLeaseAnswer(table, answer)
   if (classified._tag === "Terminal") {
     switch (classified.reason) {
       case "Unauthorized":
@@ -107,10 +113,10 @@ const revivalOf = (
 }
 
 /** An error of a heartbeat: what does not end the lease is tried again, so nothing is spent on it. */
-const beatError = (table: Status.Table, error: Failure): Effect.Effect<Status.Answer, Failure> => {
+const beatError = (table: Status.LeaseTable, error: Failure): Effect.Effect<Status.LeaseAnswer, Failure> => {
   if (error._tag === "Transient") return Effect.fail(error)
   const answer = Status.answerOf(error)
-  const classified = Status.classify(table, answer)
+  const classified = Status.fromLeaseAnswer(table, answer)
   return classified._tag === "Terminal" && classified.reason !== "Forbidden"
     ? Effect.fail(error)
     : Effect.succeed(answer)
@@ -120,7 +126,7 @@ const beatError = (table: Status.Table, error: Failure): Effect.Effect<Status.An
 const credentialOf = <R>(
   options: Options<R>,
   { lease, provenance }: Pick<Entry, "lease" | "provenance">,
-  beat: (answer: Status.Answer) => void
+  beat: (answer: Status.LeaseAnswer) => void
 ): Effect.Effect<
   Credential.Credential["Service"],
   KeyValueStore.KeyValueStoreError,
@@ -128,7 +134,7 @@ const credentialOf = <R>(
 > => {
   const { api, cipher, prefix = defaultPrefix, proof } = options
   const { refresh } = api
-  const table = api.table ?? Status.statuses
+  const table = api.table ?? Status.leaseStatuses
   return Credential.make({
     provenance: provenance === "Managed" && proof !== undefined ? { _tag: "Managed", proof } : { _tag: "Supplied" },
     name: lease.id,
@@ -163,7 +169,10 @@ export interface Outcome {
 export interface Engine<R> {
   /** The ids of what is kept. */
   readonly ids: Effect.Effect<ReadonlyArray<string>, KeyValueStore.KeyValueStoreError>
-  /** `undefined`: there is nothing to recover. `boot`: whether a dead one counts this as an attempt. */
+  /**
+   * `undefined`: there is nothing to recover. `boot`: whether this is the first time since the start, which counts as
+   * an attempt for a dead one, and does not tell of what was over before.
+   */
   readonly recover: (
     id: string,
     backoff: Backoff.State,
@@ -181,7 +190,7 @@ export const make = <R>(
     const { api, prefix = defaultPrefix } = options
     const store = yield* KeyValueStore.KeyValueStore
     const leases = yield* Leases.make({ prefix })
-    const table = api.table ?? Status.statuses
+    const table = api.table ?? Status.leaseStatuses
     const timeout = Duration.fromInputUnsafe(options.timeout ?? defaultTimeout)
     const policy = options.backoff ?? retrying
     const concurrency = options.concurrency ?? defaultConcurrency
@@ -225,7 +234,7 @@ export const make = <R>(
     })
 
     const dropToken = (id: string) =>
-      Effect.forEach(["token", "state", "claim"], (kind) => {
+      Effect.forEach(kinds, (kind) => {
         const key = `${credentialPrefix(prefix)}${kind}/${id}`
         return Leases.within("remove", key, Effect.suspend(() => store.remove(key)))
       }, { discard: true })
@@ -255,7 +264,7 @@ export const make = <R>(
     const ask = Effect.fnUntraced(function*(
       { lease }: Entry,
       credential: Credential.Credential["Service"]
-    ): Effect.fn.Return<Status.Answer | undefined> {
+    ): Effect.fn.Return<Status.LeaseAnswer | undefined> {
       const presented = yield* Effect.option(credential.select)
       if (presented._tag === "None") {
         const token = yield* credential.token
@@ -270,9 +279,9 @@ export const make = <R>(
       const answer = yield* bounded(
         Effect.suspend(() => api.status(lease, authorizer)),
         timeout,
-        (): Effect.Effect<Status.Answer> => Effect.succeed({})
+        (): Effect.Effect<Status.LeaseAnswer> => Effect.succeed({})
       ).pipe(
-        Effect.tap(({ status }) => Effect.sync(() => isTokenRejected = status === 401)),
+        Effect.tap(({ says, status }) => Effect.sync(() => isTokenRejected = status === 401 && says === undefined)),
         Effect.catch((error) => {
           isTokenRejected = error._tag === "AuthFailed" &&
             (error.reason._tag === "Unauthorized" || error.reason._tag === "CredentialExpired")
@@ -285,7 +294,7 @@ export const make = <R>(
       return answer
     })
 
-    const warnUnexpected = (id: string, { status }: Status.Answer) =>
+    const warnUnexpected = (id: string, { status }: Status.LeaseAnswer) =>
       annotated(
         Effect.logWarning(
           `the registry's answer${status === 0 ? "" : ` (${status})`} says nothing of the lease: taken as live`
@@ -319,7 +328,7 @@ export const make = <R>(
         })
       )
       if (answer === undefined) return yield* finalised(entry, "Dead")
-      const classified = Status.classify(table, answer)
+      const classified = Status.fromLeaseAnswer(table, answer)
       if (classified._tag === "Terminal") return yield* finalised(entry, classified.reason)
       if (classified._tag !== "Transient") return yield* finalised(entry, "Dead")
       if (entry.attempts >= mostAttempts) return yield* finalised(entry, "GaveUp")
@@ -336,7 +345,7 @@ export const make = <R>(
       KeyValueStore.KeyValueStore | Scope.Scope | R
     > {
       const { id } = entry.lease
-      const beats: Array<Status.Answer> = []
+      const beats: Array<Status.LeaseAnswer> = []
       const credential = yield* credentialOf(options, entry, (answer) => void beats.push(answer))
       const before = yield* credential.token
       let answer = yield* ask(entry, credential)
@@ -349,7 +358,7 @@ export const make = <R>(
         else if (refreshed.failure._tag === "Transient") open = refreshed.failure
       }
       if (answer === undefined) return yield* deferred(id, backoff, "there is no token, and nothing that could get one")
-      const classified = Status.classify(table, answer, possessionOf(options, entry))
+      const classified = Status.fromLeaseAnswer(table, answer, possessionOf(options, entry))
       switch (classified._tag) {
         case "Live":
           if (!classified.expected) yield* warnUnexpected(id, answer)
@@ -372,16 +381,20 @@ export const make = <R>(
       // It may have died meanwhile, and what is dead is never revived.
       if (!(yield* isAlive(entry))) return yield* dead(entry, backoff, boot)
       const revived = yield* Effect.result(credential.revive)
+      // Another process may have finished it meanwhile: what came of the heartbeat is nobody's then.
+      const fresh = yield* Effect.orElseSucceed(leases.get(id), () => entry)
+      if (fresh === undefined || fresh.finalised !== undefined) {
+        yield* dropToken(id)
+        return over(fresh)
+      }
       if (Result.isSuccess(revived)) return yield* attached(entry, backoff, { revived: true })
       const { failure } = revived
       const { status = 0 } = beats[beats.length - 1] ?? {}
-      if (status >= 200 && status < 300) {
+      // Unless it says, whatever its status, that the lease is over.
+      if (status >= 200 && status < 300 && failure._tag !== "LeaseLost") {
         return yield* attached(entry, backoff, { revived: false })
       }
-      // Another process may have finished it meanwhile, its token with it.
-      const fresh = yield* leases.get(id)
-      if (fresh === undefined || fresh.finalised !== undefined) return over(fresh)
-      const heartbeat = Status.classify(Status.statuses, Status.answerOf(failure))
+      const heartbeat = Status.fromLeaseAnswer(Status.leaseStatuses, Status.answerOf(failure))
       return heartbeat._tag === "Terminal"
         ? yield* finalised(entry, heartbeat.reason)
         : yield* attached(entry, backoff, {
@@ -402,7 +415,7 @@ export const make = <R>(
     const recover: Engine<R>["recover"] = (id, backoff, boot) =>
       Effect.gen(function*() {
         const entry = yield* leases.get(id)
-        if (entry === undefined || entry.finalised !== undefined) return undefined
+        if (entry === undefined || entry.finalised !== undefined) return boot ? undefined : over(entry)
         return (yield* isAlive(entry)) ? yield* alive(entry, backoff, boot) : yield* dead(entry, backoff, boot)
       }).pipe(
         Effect.scoped,
@@ -439,10 +452,10 @@ export const make = <R>(
         const entry = yield* leases.get(id)
         if (entry?.finalised !== undefined && now - entry.finalised.at > rememberFor) yield* leases.remove(id)
       })
-      const tokens = Leases.namesAfter(`${credentialPrefix(prefix)}token/`, keys)
+      const tokens = new Set(kinds.flatMap((kind) => Leases.namesAfter(`${credentialPrefix(prefix)}${kind}/`, keys)))
       const entries = Leases.namesAfter(Leases.prefixOf(prefix), keys)
       yield* Effect.forEach(
-        [...tokens.map(sweepToken), ...entries.map(sweepLease)],
+        [...[...tokens].map(sweepToken), ...entries.map(sweepLease)],
         (one) => Effect.catch(one, left),
         { concurrency, discard: true }
       )

@@ -1,6 +1,6 @@
 /**
- * The leases that a program holds, as records in a store: versioned, and read afresh before each write, so that a copy that somebody
- * still has in hand never brings a finalised one back.
+ * The leases that a program holds, as records in a store: versioned, and read afresh before each write, so that a copy
+ * that somebody still has in hand never brings a finalised one back.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,16 +8,16 @@ import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import * as Lease from "../Lease.ts"
-import type { TerminalReason } from "./recoveryStatus.ts"
+import type { LeaseEnd } from "./leaseStatus.ts"
 
 /**
- * Why a lease is finalised: the server's word, `Dead` (who held it is, and the server did not object), or `GaveUp` (who held it
- * is dead, and in three boots the server could not be asked).
+ * Why a lease is finalised: the server's word, `Dead` (who held it is, and the server did not object), or `GaveUp` (who
+ * held it is dead, and in three boots the server could not be asked).
  *
  * @category models
  * @since 0.1.0
  */
-export type FinalisedReason = TerminalReason | "Dead" | "GaveUp"
+export type FinalisedReason = LeaseEnd | "Dead" | "GaveUp"
 
 /**
  * A lease that is kept.
@@ -49,8 +49,8 @@ export interface Leases {
   /** Fails also where what is kept is damaged, or of another version. */
   readonly get: (id: string) => Effect.Effect<Entry | undefined, KeyValueStore.KeyValueStoreError>
   /**
-   * Keeps a lease, before its token is accepted: a token without a lease is swept. One that was finalised stays so, unless this one
-   * was registered later. Gives what is kept now.
+   * Keeps a lease, before its token is accepted: a token without a lease is swept. One that was finalised stays so,
+   * unless this one was registered later. Gives what is kept now.
    */
   readonly put: (
     entry: Pick<Entry, "lease" | "provenance" | "holder">
@@ -110,8 +110,18 @@ export const make = (
   Effect.gen(function*() {
     const store = yield* KeyValueStore.KeyValueStore
     const prefix = prefixOf(options.prefix ?? "recovery/")
-    const one = yield* Semaphore.make(1)
-    const exclusively = one.withPermits(1)
+    const locks = new Map<string, { readonly semaphore: Semaphore.Semaphore; users: number }>()
+    /** One after the other for each lease; one that hangs holds up no other. */
+    const exclusively = <A, E>(id: string, self: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+      Effect.suspend(() => {
+        const lock = locks.get(id) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+        locks.set(id, lock)
+        lock.users++
+        return Effect.ensuring(
+          lock.semaphore.withPermits(1)(self),
+          Effect.sync(() => --lock.users === 0 && locks.delete(id))
+        )
+      })
 
     const get = (id: string) => {
       const key = prefix + id
@@ -146,17 +156,24 @@ export const make = (
         (keys) => namesAfter(prefix, keys)
       ),
       get,
-      put: (entry) =>
-        exclusively(Effect.flatMap(get(entry.lease.id), (there) =>
-          there?.finalised !== undefined && there.lease.registeredAt >= entry.lease.registeredAt
-            ? Effect.succeed(there)
-            : set({ ...entry, attempts: 0 }))),
+      put: ({ holder, lease, provenance }) =>
+        exclusively(
+          lease.id,
+          Effect.flatMap(get(lease.id), (there) => {
+            const isSame = there !== undefined && there.lease.registeredAt >= lease.registeredAt
+            return isSame && there.finalised !== undefined
+              ? Effect.succeed(there)
+              : set({ lease, provenance, holder, attempts: isSame ? there.attempts : 0 })
+          })
+        ),
       update: (id, f) =>
-        exclusively(Effect.flatMap(get(id), (there) =>
-          there === undefined || there.finalised !== undefined
-            ? Effect.succeed(there)
-            : set(f(there)))),
-      remove: (id) =>
-        within("remove", prefix + id, Effect.suspend(() => store.remove(prefix + id)))
+        exclusively(
+          id,
+          Effect.flatMap(get(id), (there) =>
+            there === undefined || there.finalised !== undefined
+              ? Effect.succeed(there)
+              : set(f(there)))
+        ),
+      remove: (id) => within("remove", prefix + id, Effect.suspend(() => store.remove(prefix + id)))
     }
   })

@@ -6,8 +6,20 @@
  * is. (Effect's own file store writes in place: a crash can leave half a file.) Changes of one key are made in the order
  * in which they were asked for. Interrupting one does not wait for the disk: it is not made, unless it was just being made.
  *
- * Files can be read by their owner only. One process at a time: two over one directory do not corrupt it, but neither sees
- * what the other one remembers.
+ * Files can be read by their owner only.
+ *
+ * Several processes may share a directory, also as several start and are killed:
+ *
+ * - Each `get`, `keys` and `size` reads the disk: what `set` or `remove` of another process has returned from is seen.
+ * - A value is one that somebody has set, and a whole one. Of two that set a key at once, one stays; nothing tells the other one.
+ *   There is no compare-and-set, and no order across processes.
+ * - `clear` and `clearPrefix` remove what is there, and what this process was asked to set before. What other processes set
+ *   meanwhile may stay. `keys` may miss a key that is being replaced: the system promises no more of a directory that changes.
+ * - What a killed process left unfinished is never a value. It is removed when the directory is opened next: at once where its pid
+ *   is that of no process, else after an hour. On a shared volume, where pids say nothing, that may hit a write that is being
+ *   made; that one is made again.
+ *
+ * This is about the files. A registry (`node/NodeRegistry`) reads its directory once, so each needs one of its own.
  *
  * @since 0.1.0
  */
@@ -16,6 +28,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Semaphore from "effect/Semaphore"
+import { randomBytes } from "node:crypto"
 import type { FileHandle } from "node:fs/promises"
 import * as Fs from "node:fs/promises"
 import * as Path from "node:path"
@@ -42,7 +55,16 @@ export interface Options {
 const mostWrites = 32
 
 const suffix = ".value"
-const temporary = ".tmp"
+
+/** `<pid>.<random>.<number>.tmp`: no other process, and no other store of this one, has the same. */
+const draftOf = (random: string, n: number): string => `${process.pid}.${random}.${n}.tmp`
+const draftPattern = /^([1-9]\d{0,9})\.[0-9a-f]{16}\.\d+\.tmp$/
+
+/** A draft that is older than this, in milliseconds, is no longer written, whoever has its pid. */
+const oldest = 60 * 60_000
+
+/** How often a write is made whose draft is removed under it. */
+const mostTries = 5
 
 /** Of most file systems, in bytes. */
 const longestName = 255
@@ -89,8 +111,36 @@ const flushDirectory = async (directory: string): Promise<void> => {
   }
 }
 
+/** Whether a pid is that of a process, also of one of another user. */
+const isRunning = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (cause) {
+    return codeOf(cause) !== "ESRCH"
+  }
+}
+
+/** Removes the drafts that nobody will finish. What cannot be removed is harmless: it is in no one's way. */
+const sweep = async (directory: string): Promise<void> => {
+  const now = Date.now()
+  const started = now - process.uptime() * 1000
+  for (const file of await Fs.readdir(directory)) {
+    const pid = Number(draftPattern.exec(file)?.[1])
+    if (Number.isNaN(pid)) continue
+    const path = Path.join(directory, file)
+    try {
+      // In a container each start may have the same pid.
+      const after = pid === process.pid ? Math.max(started, now - oldest) : now - oldest
+      if (!isRunning(pid) || (await Fs.stat(path)).mtimeMs < after) await Fs.rm(path, { force: true })
+    } catch {
+      continue
+    }
+  }
+}
+
 /**
- * Opens the directory, and removes what a crash left unfinished in it.
+ * Opens the directory, and removes what crashes left unfinished in it.
  *
  * @category constructors
  * @since 0.1.0
@@ -102,11 +152,14 @@ export const make = Effect.fnUntraced(function*(
   const sync = options.sync ?? true
   const writes = yield* Semaphore.make(mostWrites)
   const lock = KeyedLock.make()
+  const random = randomBytes(8).toString("hex")
+  /** The keys of the changes that were asked for and are not over. */
+  const pending = new Set<{ readonly key: string }>()
   let written = 0
 
   const pathOf = (method: string, key: string): Effect.Effect<string, KeyValueStore.KeyValueStoreError> => {
     const name = `${encodeURIComponent(key)}${suffix}`
-    return name.length + temporary.length + 12 <= longestName
+    return name.length <= longestName
       ? Effect.succeed(Path.join(directory, name))
       : Effect.fail(
         new KeyValueStore.KeyValueStoreError({
@@ -129,22 +182,26 @@ export const make = Effect.fnUntraced(function*(
       }))
 
   const replace = async (path: string, value: string | Uint8Array, signal: AbortSignal): Promise<void> => {
-    written = (written + 1) % 1e9
-    const draft = `${path}.${written}${temporary}`
-    try {
-      await flushed(await Fs.open(draft, "w", 0o600), sync, (handle) => handle.writeFile(value))
-      signal.throwIfAborted()
-      await Fs.rename(draft, path)
-    } catch (cause) {
-      await Fs.rm(draft, { force: true })
-      throw cause
+    for (let tries = 1;; tries++) {
+      written = (written + 1) % 1e9
+      const draft = Path.join(directory, draftOf(random, written))
+      try {
+        await flushed(await Fs.open(draft, "wx", 0o600), sync, (handle) => handle.writeFile(value))
+        signal.throwIfAborted()
+        await Fs.rename(draft, path)
+        break
+      } catch (cause) {
+        await Fs.rm(draft, { force: true })
+        // Removed by a process that could not know that this one is alive, unless the directory is gone as a whole.
+        if (codeOf(cause) !== "ENOENT" || tries === mostTries) throw cause
+      }
     }
     if (sync) await flushDirectory(directory)
   }
 
-  const delete_ = async (files: ReadonlyArray<string>): Promise<void> => {
-    for (const file of files) await Fs.rm(file, { force: true })
-    if (sync && files.length > 0) await flushDirectory(directory)
+  const delete_ = async (path: string): Promise<void> => {
+    await Fs.rm(path, { force: true })
+    if (sync) await flushDirectory(directory)
   }
 
   /**
@@ -153,15 +210,19 @@ export const make = Effect.fnUntraced(function*(
    */
   const change = (method: string, key: string, run: (path: string, signal: AbortSignal) => Promise<void>) =>
     Effect.flatMap(pathOf(method, key), (path) =>
-      Effect.suspend(() => {
+      Effect.uninterruptibleMask((restore) => {
         const controller = new AbortController()
+        const asked = { key }
+        pending.add(asked)
         return attempt(method, key, () => run(path, controller.signal)).pipe(
           Effect.uninterruptible,
           writes.withPermits(1),
           lock(path),
-          Effect.forkDetach,
+          Effect.ensuring(Effect.sync(() => pending.delete(asked))),
+          // At once: what is interrupted before it begins would stay pending.
+          Effect.forkDetach({ startImmediately: true }),
           Effect.flatMap((fiber) =>
-            Effect.onInterrupt(Fiber.join(fiber), () =>
+            Effect.onInterrupt(restore(Fiber.join(fiber)), () =>
               Effect.sync(() => {
                 controller.abort()
                 fiber.interruptUnsafe()
@@ -173,25 +234,29 @@ export const make = Effect.fnUntraced(function*(
   const keys = (method: string) =>
     Effect.map(
       attempt(method, undefined, () => Fs.readdir(directory)),
-      (files) => files.flatMap((file) => keyOf(file) ?? [])
+      // A system may list a file twice that is replaced meanwhile.
+      (files) => [...new Set(files.flatMap((file) => keyOf(file) ?? []))]
     )
 
-  const remove = (method: string, key: string) => change(method, key, (path) => delete_([path]))
+  const remove = (method: string, key: string) => change(method, key, (path) => delete_(path))
 
   const removeAll = (method: string, prefix: string) =>
-    Effect.flatMap(
-      keys(method),
-      (all) =>
-        Effect.forEach(all.filter((key) => key.startsWith(prefix)), (key) => remove(method, key), {
-          concurrency: "unbounded",
-          discard: true
-        })
-    )
+    Effect.suspend(() => {
+      const asked = Array.from(pending, ({ key }) => key)
+      return Effect.flatMap(
+        keys(method),
+        (there) =>
+          Effect.forEach(
+            new Set([...there, ...asked].filter((key) => key.startsWith(prefix))),
+            (key) => remove(method, key),
+            { concurrency: "unbounded", discard: true }
+          )
+      )
+    })
 
   yield* attempt("open", undefined, async () => {
     await Fs.mkdir(directory, { recursive: true, mode: 0o700 })
-    const files = await Fs.readdir(directory)
-    await delete_(files.filter((file) => file.endsWith(temporary)).map((file) => Path.join(directory, file)))
+    await sweep(directory)
   })
 
   return KeyValueStore.make({

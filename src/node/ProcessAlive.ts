@@ -1,9 +1,11 @@
 /**
- * Whether the process that held something is still alive, for `Recovery`: a pid together with when it started, since systems use
- * pids again. Of Linux the start is read from `/proc`, with the boot that it belongs to; elsewhere `ps` is asked, to the second.
+ * Whether the process that held something is still alive, for `Recovery`: a pid together with when it started, since
+ * systems use pids again. Of Linux the start is read from `/proc`, with the boot that it belongs to; elsewhere `ps` is
+ * asked, to the second.
  *
- * A process that has ended and that its parent has not taken note of (a zombie) is dead. What cannot be known is an error, never `false`:
- * no `ps` as on Windows, a system that hides other users' processes. Pids are those of one machine, and of one container.
+ * A process that has ended and that its parent has not taken note of (a zombie) is dead. What cannot be known is an
+ * error, never `false`: no `ps` as on Windows, a system that hides other users' processes. Pids are those of one
+ * machine, and of one container.
  *
  * **Example** (A child that may outlive this program)
  *

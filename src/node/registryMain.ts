@@ -13,6 +13,8 @@
  * | `--heartbeat-unknown` | `404` | `204` imitates the reference server |
  * | `--health-interval` | `30 seconds` | |
  * | `--stale-after` | `2 minutes` | |
+ * | `--leases` | | gives leases to who registers with a proof |
+ * | `--origin` | none | where clients reach it, for their proofs: see `leases.origin` of `server/Server` |
  * | `--until-stdin-ends` | | stop when the standard input ends, as it does when the parent process dies |
  *
  * @since 0.1.0
@@ -38,6 +40,8 @@ const Arguments = Schema.Struct({
   "heartbeat-unknown": Schema.optional(Schema.Literals(["404", "204"])),
   "health-interval": Schema.optional(Schema.DurationFromString),
   "stale-after": Schema.optional(Schema.DurationFromString),
+  leases: Schema.optional(Schema.Boolean),
+  origin: Schema.optional(Schema.String),
   "until-stdin-ends": Schema.optional(Schema.Boolean)
 })
 
@@ -58,6 +62,8 @@ const readArguments = Effect.flatMap(
           "heartbeat-unknown": { type: "string" },
           "health-interval": { type: "string" },
           "stale-after": { type: "string" },
+          leases: { type: "boolean" },
+          origin: { type: "string" },
           "until-stdin-ends": { type: "boolean" }
         }
       }).values,
@@ -79,6 +85,7 @@ const main = Effect.gen(function*() {
     host: values.host,
     directory: values.dir,
     apiKey: Option.getOrUndefined(apiKey),
+    leases: values.leases === true ? { origin: values.origin } : undefined,
     heartbeatUnknown: values["heartbeat-unknown"] === "204" ? 204 : 404,
     health: { interval: values["health-interval"], staleAfter: values["stale-after"] }
   }))

@@ -1,7 +1,7 @@
 /**
- * The adapter for ClosedLoop servers, whose loops are leases: status, token refresh and heartbeat, in their wire format. Their loops are
- * made by the server, so there is nothing to register: `Recovery` takes up the loops that a program holds ({@link makeLeaseApi}), and
- * `Credential` keeps their tokens.
+ * The adapter for ClosedLoop servers, whose loops are leases: status, token refresh and heartbeat, in their wire
+ * format. Their loops are made by the server, so there is nothing to register: `Recovery` takes up the loops that a
+ * program holds ({@link makeLeaseApi}), and `Credential` keeps their tokens.
  *
  * | call | on the wire | answer |
  * |---|---|---|
@@ -9,22 +9,27 @@
  * | refresh | `POST /loops/{id}/refresh-token`, `Idempotency-Key` | `token`, `expiresAt`, `jti` |
  * | heartbeat | `POST /loops/{id}/heartbeat` | `bumped`; with `revived: true` also `token`, `expiresAt`, `jti` |
  *
- * An answer is `{ success: true, data }`, a failure `{ success: false, error, code }`. Ids are percent-encoded once: that path is sent,
- * and that path is signed, byte for byte. Requests with a token carry it as `Authorization: Bearer`; those that prove possession carry
- * the managed API key there ({@link proof}), and both carry the three headers of `Proof.closedLoop`.
+ * An answer is `{ success: true, data }`, a failure `{ success: false, error, code }`. Ids are percent-encoded once:
+ * that path is sent, and that path is signed, byte for byte. Requests with a token carry it as `Authorization: Bearer`;
+ * those that prove possession carry the managed API key there ({@link proof}), and both carry the three headers of
+ * `Proof.closedLoop`.
  *
  * What is particular to these servers, and how it is taken here:
- * - A heartbeat answers 410 for everything that is not accepted: a loop that ended, a credential that was refused, a revival that was
- *   refused. It ends the lease in each case, so a credential is tried out by the status and the refresh before.
+ * - A heartbeat answers 410 for everything that is not accepted: a loop that ended, a credential that was refused, a
+ *   revival that was refused. It ends the lease in each case, so a credential is tried out by the status and the
+ *   refresh before.
  * - 403 is also the answer for a loop that is not there or does not run yet: taken as live, with a warning.
  * - A heartbeat sooner than 4.5 minutes after the last one is taken, and not counted (`bumped: false`).
  * - A refresh that lost a race (409 with `RACE_LOST`) is tried again later.
- * - A loop that timed out refuses its token, and says so to who asks with the managed key. That counts as a 401 too, so that what slept
- *   through its lease is revived.
- * - Loops that completed, failed or were cancelled have no word of their own in the table of leases: taken as live, with a warning.
+ * - A loop that timed out refuses its token, and says so to who asks with the managed key. That counts as a 401 too, so
+ *   that what slept through its lease is revived.
+ * - Loops that completed, failed or were cancelled have no word of their own in the table of leases: taken as live,
+ *   with a warning.
  *
  * The facts are those of the repository `closedloop-ai/closedloop-ai`, `apps/api/app/loops`, `apps/api/lib/auth` and
- * `apps/desktop/src/main`. An assumption: where the API is mounted below a path, servers verify the path as they receive it.
+ * `apps/desktop/src/main`. What is assumed: the status takes the token of a loop and the managed key, as the desktop
+ * client and the API's authentication suggest; an answer without its envelope, as that client reads it, means the same;
+ * where the API is mounted below a path, servers verify the path as they receive it.
  *
  * **Example** (Loops of earlier runs)
  *
@@ -58,7 +63,6 @@ import type * as Redacted from "effect/Redacted"
 import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
 import * as Client from "../internal/closedLoopClient.ts"
-import { statuses as commonStatuses } from "../internal/recoveryStatus.ts"
 import type { Refused } from "../LifelineError.ts"
 import * as Proof from "../Proof.ts"
 import type * as Recovery from "../Recovery.ts"
@@ -96,7 +100,7 @@ export interface ProofOptions extends Proof.ClosedLoopOptions {
  * @category tables
  * @since 0.1.0
  */
-export const statuses = { ...commonStatuses, "403": "Unexpected" } as const satisfies Recovery.Table
+export const statuses = { ...Classify.leaseStatuses, "403": "Unexpected" } as const satisfies Classify.LeaseTable
 
 /** A loop that is one of these is alive; only `TIMED_OUT` says that the lease is over. */
 const active: ReadonlySet<string> = /*#__PURE__*/ new Set(["PENDING", "CLAIMED", "RUNNING", "BLOCKED"])
@@ -145,8 +149,8 @@ const retryAfter = ({ at, headers }: Client.Got): Duration.Duration | undefined 
 const isRaceLost = (got: Client.Got): boolean => got.status === 409 && Client.codeOf(got) === "RACE_LOST"
 
 /**
- * The calls about loops, for `Recovery`. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or https URL, or
- * holds a user name, a password, a query or a fragment. Sends nothing yet.
+ * The calls about loops, for `Recovery`. Fails with `Refused` (`InvalidRequest`) where `url` is not an absolute http or
+ * https URL, or holds a user name, a password, a query or a fragment. Sends nothing yet.
  *
  * @category constructors
  * @since 0.1.0
@@ -160,7 +164,8 @@ export const makeLeaseApi = (
       const got = yield* send({ operation: "status", method: "GET", id, path: "", authorizer })
       if (!Client.isOk(got)) return { status: got.status, retryAfter: retryAfter(got) }
       const { status } = yield* Client.readLoop(got)
-      // Who asks with its key sees what the token would have been refused for: whether it can be revived is the heartbeat's to say.
+      // Who asks with its key sees what the token would have been refused for: whether it can be revived is the
+      // heartbeat's to say.
       if (status === timedOut && (yield* authorizer.select)._tag === "Proof") return { status: 401 }
       return {
         status: got.status,
@@ -179,7 +184,7 @@ export const makeLeaseApi = (
       })
       if (Client.isOk(got)) return yield* Client.readToken(got)
       return yield* isRaceLost(got)
-        ? Classify.make("Unavailable", { ...got.at, status: got.status, detail: "RACE_LOST" })
+        ? Classify.unavailable({ ...got.at, status: got.status, detail: "RACE_LOST" })
         : Client.errorOf(Classify.http, got)
     }),
     heartbeat: Effect.fnUntraced(function*({ id }, authorizer) {
@@ -191,11 +196,11 @@ export const makeLeaseApi = (
   }))
 
 const unsupported = (operation: string, detail: string) => () =>
-  Effect.failSync(() => Classify.make("Unsupported", { operation, target: "closedloop", detail }))
+  Effect.failSync(() => Classify.unsupported({ operation, target: "closedloop", detail }))
 
 /**
- * The port for one loop whose credential is provided: heartbeats, which keep the token of a revival, and the truth check. Registering
- * and deregistering fail with `Refused` (`Unsupported`). Fails as {@link makeLeaseApi} does.
+ * The port for one loop whose credential is provided: heartbeats, which keep the token of a revival, and the truth
+ * check. Registering and deregistering fail with `Refused` (`Unsupported`). Fails as {@link makeLeaseApi} does.
  *
  * @category constructors
  * @since 0.1.0
@@ -239,7 +244,7 @@ export const make = (
         const got = yield* send({ operation: "verify", method: "GET", id, path: "", authorizer: credential })
         if (!Client.isOk(got)) return yield* Client.errorOf(Classify.httpLease, got)
         const { status } = yield* Client.readLoop(got)
-        if (!active.has(status)) return yield* Classify.make("LeaseExpired", got.at)
+        if (!active.has(status)) return yield* Classify.leaseExpired(got.at)
       }),
       deregister: unsupported("deregister", "a loop ends by its own events")
     })

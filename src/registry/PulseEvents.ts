@@ -8,6 +8,8 @@
  * | {@link webSocket} | Pulse's WebSocket: both have it, the embedded registry on Node | is not told: a `Gap` says so on each connection but the first |
  *
  * Browsers send no headers with a WebSocket: there it works without an API key, from Pulse's own origin.
+ * Only the WebSocket of `node/NodeWebSocket` can ping: with any other one a connection that broke unseen is taken for a silent one,
+ * and what follows it for fresh. With server-sent events it is found everywhere, after 45 s.
  *
  * @since 0.1.0
  */

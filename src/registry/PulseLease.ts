@@ -15,7 +15,10 @@
  * | 408, 425, 429, 5xx, no answer | `Transient`: the token stays |
  * | a registration without a lease, 201 | `Refused` (`Unsupported`): the registry gives no leases; use `registry/Pulse` |
  *
- * All else is as in `registry/Pulse`: options, deadlines, what closing does.
+ * All else is as in `registry/Pulse`: options, deadlines, what closing does. `verify` and `deregister` need the API key alone.
+ *
+ * One adapter is for one service: its credential is the token of that lease. Several services of one program may share a key, each
+ * with an adapter, and a `name`, of its own.
  *
  * **Example** (A service that comes back)
  *
@@ -379,7 +382,9 @@ export const make: (options: Options) => Effect.Effect<
     ),
     changes: Stream.merge(ladder.credential.changes ?? Stream.empty, apiKey.changes ?? Stream.empty)
   }
-  return { registry: { ...ladder, credential: merged }, credential }
+  // These present no token: what is wrong with the API key must not cost one.
+  const { deregister, verify } = plain
+  return { registry: { ...ladder, verify, deregister, credential: merged }, credential }
 })
 
 /**

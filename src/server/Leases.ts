@@ -458,8 +458,8 @@ export const make: (
     const now = yield* Clock.currentTimeMillis
     const token = yield* mint(id, thumbprint, now)
     const before = leases.get(id)
-    // Who shares the key keeps the tokens that are good.
-    const kept = before?.thumbprint === thumbprint ? goodTokens(before, now) : []
+    // Who shares the key keeps the tokens that are good, and their answers.
+    const kept = before?.thumbprint === thumbprint ? goodTokens(before, now).slice(1 - mostTokens) : []
     beats.set(id, now)
     yield* commit({
       id,
@@ -470,8 +470,8 @@ export const make: (
       since: now,
       lastBeat: now,
       revivals: 0,
-      tokens: [...kept, { jti: token.jti, expiresAt: token.expiresAt }].slice(-mostTokens),
-      answers: []
+      tokens: [...kept, { jti: token.jti, expiresAt: token.expiresAt }],
+      answers: before?.answers.filter((answer) => kept.some(({ jti }) => jti === answer.jti)) ?? []
     })
     return token
   })

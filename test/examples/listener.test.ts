@@ -463,21 +463,22 @@ describe("client", () => {
     ["an end after a word", { at: "subscription", ending: "end" }]
   ]
 
-  it.live.each(storms)(
-    "does not hammer a dispatcher in trouble, and is there when it is well again: %s",
-    ([, fault]) =>
-      leakless(Effect.gen(function*() {
-        const server = yield* Server.make()
-        const client = yield* Client.make(server)
-        const fiber = yield* waiting(server, client)
-        yield* server.fail(fault)
-        yield* server.drain(Code.Unavailable)
-        yield* Effect.sleep("3 seconds")
-        assert.isAtMost(server.calls.length, 8)
-        yield* finish(server)
-        yield* server.fail(undefined)
-        assert.deepStrictEqual(yield* Fiber.join(fiber), results)
-      })),
+  it.live(
+    "does not hammer a dispatcher in trouble, and is there when it is well again",
+    () =>
+      leakless(Effect.forEach(storms, ([name, fault]) =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* Server.make()
+          const client = yield* Client.make(server)
+          const fiber = yield* waiting(server, client)
+          yield* server.fail(fault)
+          yield* server.drain(Code.Unavailable)
+          yield* Effect.sleep("3 seconds")
+          assert.isAtMost(server.calls.length, 8, name)
+          yield* finish(server)
+          yield* server.fail(undefined)
+          assert.deepStrictEqual(yield* Fiber.join(fiber), results, name)
+        })), { concurrency: "unbounded" })),
     30_000
   )
 

@@ -3,9 +3,14 @@ import * as FileStore from "effect-lifeline/node/FileStore"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as ChildProcess from "node:child_process"
+import { once } from "node:events"
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import { parse } from "../support/credential/values.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => Fs.mkdtemp(Path.join(Os.tmpdir(), "lifeline-store-"))),
@@ -52,6 +57,36 @@ const turns = (directory: string) =>
 
 const until = (condition: () => boolean | Promise<boolean>) =>
   Effect.promise(() => vi.waitUntil(condition, { interval: 1, timeout: 10_000 }))
+
+const writer = fileURLToPath(new URL("../support/credential/writer.ts", import.meta.url))
+
+const rounds = 3
+
+/** A process that writes its own key and one that all write, until it is killed, by its own id. */
+const spawnWriter = (directory: string, name: string, told: Map<string, number>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = ChildProcess.spawn(process.execPath, [writer, directory, name, String(told.get(name) ?? 0)], {
+        stdio: ["pipe", "pipe", "pipe"]
+      })
+      const exited = once(child, "close")
+      const self = {
+        written: 0,
+        problems: new Array<string>(),
+        kill: Effect.promise(async () => {
+          child.kill("SIGKILL")
+          await exited
+        })
+      }
+      createInterface({ input: child.stdout }).on("line", (line) => {
+        told.set(name, Number(line))
+        self.written++
+      })
+      createInterface({ input: child.stderr }).on("line", (line) => self.problems.push(line))
+      return self
+    }),
+    ({ kill }) => kill
+  )
 
 describe("FileStore", () => {
   it.live("is a KeyValueStore", () =>
@@ -131,18 +166,6 @@ describe("FileStore", () => {
       yield* Fiber.join(writing)
       assert.isAtMost(most, 40)
       assert.strictEqual(yield* store.size, 1000)
-    }))
-
-  it.live("does not take what a crash left unfinished for a value, and removes it", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporary
-      yield* Effect.flatMap(FileStore.make({ directory }), (store) => store.set("k", "old"))
-      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, "k.value.7.tmp"), "half a va"))
-      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, "README"), "not ours"))
-      const store = yield* FileStore.make({ directory })
-      assert.strictEqual(yield* store.get("k"), "old")
-      assert.deepStrictEqual(yield* store.keys, ["k"])
-      assert.deepStrictEqual((yield* files(directory)).toSorted(), ["README", "k.value"])
     }))
 
   it.live("keeps the old value, and no rest, when a write fails", () =>
@@ -257,4 +280,172 @@ describe("FileStore", () => {
       yield* Fiber.join(next)
       assert.strictEqual(yield* store.get("one more"), "v")
     }))
+
+  it.live("clear waits for a write that was interrupted, as for any other that was asked for before it", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const store = yield* FileStore.make({ directory })
+      const disk = yield* stalling(directory)
+      const write = yield* Effect.forkChild(store.set("k", "v"))
+      yield* until(() => disk.flushes === 1)
+      yield* Fiber.interrupt(write)
+      const cleared = yield* Effect.forkChild(store.clear)
+      yield* turns(directory)
+      assert.isUndefined(cleared.pollUnsafe())
+      yield* disk.goOn
+      yield* Fiber.join(cleared)
+      yield* turns(directory)
+      assert.deepStrictEqual(yield* files(directory), [])
+    }))
+})
+
+/** A write that is under way, and the name of its draft. */
+const underWay = Effect.fnUntraced(function*(directory: string) {
+  const store = yield* FileStore.make({ directory })
+  yield* store.set("k", "old")
+  const disk = yield* stalling(directory)
+  const write = yield* Effect.forkChild(store.set("k", "new"))
+  yield* until(() => disk.flushes === 1)
+  const [draft, ...others] = (yield* files(directory)).filter((file) => file !== "k.value")
+  assert.lengthOf(others, 0)
+  return { store, disk, write, draft: String(draft) }
+})
+
+/** The pid of a process that has ended. */
+const dead = Effect.promise(async () => {
+  const child = ChildProcess.spawn(process.execPath, ["--version"], { stdio: "ignore" })
+  await once(child, "exit")
+  return Number(child.pid)
+})
+
+const aged = (path: string, seconds: number) =>
+  Effect.promise(() => {
+    const time = Date.now() / 1000 - seconds
+    return Fs.utimes(path, time, time)
+  })
+
+describe("FileStore: what a crash left unfinished", () => {
+  it.live("is not taken for a value, and is removed once its process is dead", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { disk, draft, write } = yield* underWay(directory)
+      const ofDead = draft.replace(String(process.pid), String(yield* dead))
+      assert.notStrictEqual(ofDead, draft)
+      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, ofDead), "half a va"))
+      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, "README"), "not ours"))
+      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, "upload.tmp"), "not ours"))
+      const next = yield* FileStore.make({ directory })
+      assert.strictEqual(yield* next.get("k"), "old")
+      assert.deepStrictEqual(yield* next.keys, ["k"])
+      assert.sameMembers(yield* files(directory), ["README", "upload.tmp", "k.value", draft])
+      yield* disk.goOn
+      yield* Fiber.join(write)
+      assert.strictEqual(yield* next.get("k"), "new")
+      assert.sameMembers(yield* files(directory), ["README", "upload.tmp", "k.value"])
+    }))
+
+  it.live("is removed when it is old, should another process have the pid by now", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { disk, draft, write } = yield* underWay(directory)
+      const ofParent = draft.replace(String(process.pid), String(process.ppid))
+      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, ofParent), "half a va"))
+      yield* aged(Path.join(directory, ofParent), 3000)
+      yield* FileStore.make({ directory })
+      assert.include(yield* files(directory), ofParent)
+      yield* aged(Path.join(directory, ofParent), 3700)
+      yield* FileStore.make({ directory })
+      assert.sameMembers(yield* files(directory), ["k.value", draft])
+      yield* disk.goOn
+      yield* Fiber.join(write)
+    }))
+
+  it.live("is removed when this process has its pid: in a container each start may have the same", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { disk, draft, write } = yield* underWay(directory)
+      const before = `${draft.slice(0, -4)}0.tmp`
+      yield* Effect.promise(() => Fs.writeFile(Path.join(directory, before), "half a va"))
+      yield* aged(Path.join(directory, before), process.uptime() + 60)
+      yield* FileStore.make({ directory })
+      assert.sameMembers(yield* files(directory), ["k.value", draft])
+      yield* disk.goOn
+      yield* Fiber.join(write)
+    }))
+})
+
+describe("FileStore: several over one directory", () => {
+  it.live("a write whose draft was removed under it is made again", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { disk, draft, store, write } = yield* underWay(directory)
+      yield* Effect.promise(() => Fs.rm(Path.join(directory, draft)))
+      yield* disk.goOn
+      yield* Fiber.join(write)
+      assert.strictEqual(yield* store.get("k"), "new")
+      assert.deepStrictEqual(yield* files(directory), ["k.value"])
+    }))
+
+  it.live("a write fails when the directory was removed", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { disk, write } = yield* underWay(directory)
+      yield* Effect.promise(() => Fs.rm(directory, { recursive: true }))
+      yield* disk.goOn
+      const error = yield* Effect.flip(Fiber.join(write))
+      assert.include(error.message, "ENOENT")
+    }))
+
+  it.live("each sees what the other one wrote last, and what it removed", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const one = yield* FileStore.make({ directory })
+      const other = yield* FileStore.make({ directory })
+      yield* one.set("k", "1")
+      assert.strictEqual(yield* other.get("k"), "1")
+      yield* other.set("k", "2")
+      assert.strictEqual(yield* one.get("k"), "2")
+      yield* other.set("l", "3")
+      assert.deepStrictEqual((yield* one.keys).toSorted(), ["k", "l"])
+      yield* one.remove("k")
+      assert.isUndefined(yield* other.get("k"))
+      yield* other.clear
+      assert.strictEqual(yield* one.size, 0)
+    }))
+
+  it.live(
+    "processes that hammer it, and are killed: nothing is lost or half written, and no draft stays",
+    () =>
+      Effect.gen(function*() {
+        const directory = yield* temporary
+        const told = new Map<string, number>()
+        for (let round = 0; round < rounds; round++) {
+          yield* Effect.scoped(Effect.gen(function*() {
+            const children = yield* Effect.forEach(["one", "two"], (name) => spawnWriter(directory, name, told), {
+              concurrency: 2
+            })
+            // The first to have answered so often is killed, and starts again while the other one writes on.
+            const [first, second] = children
+            yield* until(() => children.some((child) => child.written >= 20 + 15 * round))
+            yield* first?.kill ?? Effect.void
+            const again = yield* spawnWriter(directory, "one", told)
+            yield* until(() => again.written >= 20)
+            yield* second?.kill ?? Effect.void
+            yield* again.kill
+            for (const child of [...children, again]) assert.deepStrictEqual(child.problems, [])
+          }))
+          const store = yield* FileStore.make({ directory })
+          assert.sameMembers(yield* files(directory), ["one.value", "shared.value", "two.value"])
+          for (const [name, n] of told) {
+            const value = parse(yield* store.get(name))
+            assert.strictEqual(value?.by, name)
+            // One more may have been written that nobody was told of.
+            assert.include([n, n + 1], value?.n)
+          }
+          assert.isDefined(parse(yield* store.get("shared")))
+        }
+        assert.strictEqual(told.size, 2)
+      }),
+    60_000
+  )
 })

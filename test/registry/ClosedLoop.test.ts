@@ -58,6 +58,8 @@ interface Bench {
   readonly server: ClosedLoopServer
   readonly store: TestStore
   readonly options: Recovery.Options
+  /** For answers that never come. */
+  readonly impatient: Recovery.LeaseApi
 }
 
 const setUp = (base = "") => Effect.provide(made(base), FetchHttpClient.layer)
@@ -67,10 +69,11 @@ const made = Effect.fnUntraced(function*(base: string) {
   const { x } = key.publicKey
   const server = yield* makeClosedLoop({ id: gatewayId, apiKey, publicKey: { x } }, { base })
   const store = makeStore()
-  const api = yield* ClosedLoop.makeLeaseApi({ url: server.url, requestTimeout: "1 second" })
+  const api = yield* ClosedLoop.makeLeaseApi({ url: server.url })
+  const impatient = yield* ClosedLoop.makeLeaseApi({ url: server.url, requestTimeout: "200 millis" })
   const proof = yield* ClosedLoop.proof({ key, gatewayId, apiKey: Redacted.make(apiKey) })
   const options: Recovery.Options = { api, proof, isAlive: () => Effect.succeed(true) }
-  return { server, store, options }
+  return { server, store, options, impatient }
 })
 
 const over = <A, E, R>({ store }: Bench, effect: Effect.Effect<A, E, R>) =>
@@ -284,7 +287,9 @@ describe("recovery over HTTP", () => {
           const bench = yield* setUp()
           const token = yield* keep(bench, "7", { status: "TIMED_OUT", rejected: true })
           bench.server.overrides.heartbeat = [override]
-          assert.deepStrictEqual((yield* recover(bench)).map(brief), ["Attached open"], JSON.stringify(override))
+          const { impatient, options: { api } } = bench
+          const more = override === "hang" ? { api: { ...api, heartbeat: impatient.heartbeat } } : {}
+          assert.deepStrictEqual((yield* recover(bench, more)).map(brief), ["Attached open"], JSON.stringify(override))
           assert.strictEqual(tokenOf(bench, "7")?.["value"], token)
           assert.strictEqual(bench.server.brief().filter((line) => line.startsWith("heartbeat")).length, 1)
           delete bench.server.overrides.heartbeat
@@ -381,13 +386,14 @@ describe("the port Registry", () => {
     use: (
       registry: Registry.Registry["Service"],
       credential: Credential.Credential["Service"]
-    ) => Effect.Effect<A, E>
+    ) => Effect.Effect<A, E>,
+    options: Partial<ClosedLoop.Options> = {}
   ) =>
     over(
       bench,
       Effect.gen(function*() {
         const credential = yield* Recovery.credential(bench.options, { lease: lease("7"), provenance: "Managed" })
-        const registry = yield* ClosedLoop.make({ url: bench.server.url, requestTimeout: "1 second" }).pipe(
+        const registry = yield* ClosedLoop.make({ url: bench.server.url, ...options }).pipe(
           Effect.provideService(Credential.Credential, credential),
           Effect.provide(FetchHttpClient.layer)
         )
@@ -440,7 +446,11 @@ describe("the port Registry", () => {
         const { overrides } = bench.server
         overrides.heartbeat = [override]
         const error = yield* Effect.flip(
-          withRegistry(bench, (registry) => registry.heartbeat(lease("7")))
+          withRegistry(
+            bench,
+            (registry) => registry.heartbeat(lease("7")),
+            override === "hang" ? { requestTimeout: "200 millis" } : {}
+          )
         )
         assert.strictEqual("reason" in error ? `${error._tag} ${error.reason._tag}` : error._tag, expected)
       }

@@ -2,16 +2,22 @@
 import { assert, describe, it } from "@effect/vitest"
 import type * as Credential from "effect-lifeline/Credential"
 import type * as Lease from "effect-lifeline/Lease"
+import * as Lifeline from "effect-lifeline/Lifeline"
 import * as NodeRegistry from "effect-lifeline/node/NodeRegistry"
 import * as Proof from "effect-lifeline/Proof"
+import * as Registry from "effect-lifeline/Registry"
 import * as PulseLease from "effect-lifeline/registry/PulseLease"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Program, Time } from "../support/leaseRegistry.ts"
 import {
@@ -146,6 +152,12 @@ describe("a program that is awake", () => {
         const error = yield* Effect.flip(registry.heartbeat(lease))
         assert.deepStrictEqual(causes(error), ["AuthFailed", "Forbidden"])
         assert.deepStrictEqual(program.sent, ["PUT heartbeat DPoP 401"])
+        for (const call of [registry.verify(lease, instance), registry.deregister(lease, instance)]) {
+          assert.deepStrictEqual(causes(yield* Effect.flip(call)), ["AuthFailed", "Unauthorized"])
+        }
+        assert.lengthOf(program.sent, 3)
+        const token = yield* credential.token
+        assert.isFalse(token === undefined || (yield* credential.isRejected(token)))
         assert.isDefined(yield* credential.token)
         assert.notDeepEqual(
           Redacted.value((yield* registry.credential.current) ?? Redacted.make("")),
@@ -167,6 +179,88 @@ describe("a program that is awake", () => {
         const error = yield* Effect.flip(other.registry.register(instance))
         assert.deepStrictEqual(causes(error), ["Refused", "Conflict"])
         assert.include(error.message, "another key")
+      })
+    )
+  )
+
+  it.live(
+    "tells its drivers of a new token, and of a new API key",
+    timed((time) =>
+      Effect.gen(function*() {
+        const { url } = yield* startRegistry(time, { apiKey: Redacted.make("right-key") })
+        const apiKey = yield* SubscriptionRef.make(Redacted.make("right-key"))
+        const { credential, registry } = yield* start(yield* makeProgram(), url, { apiKey })
+        const told = yield* Queue.unbounded<void>()
+        yield* Effect.forkScoped(
+          Stream.runForEach(registry.credential.changes ?? Stream.empty, () => Queue.offer(told, undefined)),
+          { startImmediately: true }
+        )
+        yield* registry.register(instance)
+        yield* Queue.take(told)
+        yield* SubscriptionRef.set(apiKey, Redacted.make("another-key"))
+        yield* Queue.take(told)
+        yield* credential.clear
+        yield* Queue.take(told)
+      })
+    )
+  )
+
+  it.live(
+    "that revives a lease which is alive gets a token by its key, once for each attempt",
+    timed((time) =>
+      Effect.gen(function*() {
+        const { url } = yield* startRegistry(time)
+        const program = yield* makeProgram()
+        const { credential, registry } = yield* start(program, url)
+        const lease = yield* registry.register(instance)
+        const before = yield* credential.token
+        const token = yield* credential.revive
+        assert.notStrictEqual(token.jti, before?.jti)
+        assert.deepStrictEqual(program.sent.slice(1), ["PUT heartbeat proof 200", "POST refresh proof 200"])
+        yield* registry.heartbeat(lease)
+        assert.strictEqual(program.sent.at(-1), "PUT heartbeat DPoP 200")
+      })
+    )
+  )
+
+  it.live(
+    "stays registered by its Lifeline: through a sleep, and through a registry that forgot it",
+    timed((time) =>
+      Effect.gen(function*() {
+        const { events, url } = yield* startRegistry(time)
+        const program = yield* makeProgram()
+        const { credential, registry } = yield* start(program, url)
+        const context = yield* Layer.build(Layer.provide(
+          Lifeline.layer({ instance, startup: "await", heartbeat: { interval: "1 minute" } }),
+          Layer.succeed(Registry.Registry, registry)
+        ))
+        const lifeline = Context.get(context, Lifeline.Lifeline)
+        const next = (type: string, after: string) =>
+          events.subscribe({ after }).pipe(
+            Stream.filter((message) => message._tag === "Event" && message.event.type === type),
+            Stream.take(1),
+            Stream.runDrain
+          )
+        const first = yield* Effect.map(lifeline.lease, Option.getOrUndefined)
+        const token = yield* credential.token
+        // The beat that follows a registration would keep the lease alive.
+        yield* lifeline.beatNow
+
+        const position = yield* events.position
+        yield* pass(time, "123 minutes")
+        yield* next("lease_timed_out", position)
+        // Its own timer may find the sleep too.
+        yield* Effect.all([lifeline.beatNow, next("lease_revived", position)], { concurrency: 2 })
+        assert.strictEqual((yield* Effect.map(lifeline.lease, Option.getOrUndefined))?.id, first?.id)
+        assert.notStrictEqual((yield* credential.token)?.jti, token?.jti)
+
+        const forgotten = yield* events.position
+        yield* Effect.promise(() => fetch(`${url}/api/v1/services/${first?.id}`, { method: "DELETE" }))
+        yield* Effect.all([Effect.exit(lifeline.beatNow), next("service_registered", forgotten)], { concurrency: 2 })
+        yield* lifeline.beatNow
+        const second = yield* Effect.map(lifeline.lease, Option.getOrUndefined)
+        assert.isDefined(second)
+        assert.notStrictEqual(second?.id, first?.id)
       })
     )
   )

@@ -1,7 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as table from "effect-lifeline/internal/pulseLeaseRoutes"
 import * as Proof from "effect-lifeline/Proof"
+import * as Api from "effect-lifeline/server/Api"
+import * as Catalog from "effect-lifeline/server/Catalog"
+import * as Events from "effect-lifeline/server/Events"
 import * as Leases from "effect-lifeline/server/Leases"
 import * as Store from "effect-lifeline/server/Store"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -15,6 +20,9 @@ import { codeOf, makeHolder, tokenOf } from "./leases.ts"
 import { field, idOf, minimal, serve } from "./support.ts"
 
 const leases = {}
+
+/** For days of virtual time. */
+const seldom = { leases: { reapEvery: "10 minutes" }, health: { interval: "1 day" } } as const
 
 const start = Effect.fnUntraced(function*(options: Parameters<typeof serve>[0] = {}) {
   const registry = yield* serve({ leases, ...options })
@@ -85,6 +93,17 @@ describe("leases that are on", () => {
       assert.isNotNull(field(field(paths, "/api/v1/services/{id}/lease/refresh"), "post"))
     }))
 
+  it("are served by exactly the routes that the client uses", () => {
+    const { idempotencyHeader: _header, idempotencyShape: _shape, ...routes } = table
+    const served = Object.values(Api.LeasedApi.groups.leases.endpoints).map((endpoint) => [
+      endpoint.identifier,
+      { method: endpoint.method, path: endpoint.path }
+    ])
+    assert.deepStrictEqual(Object.fromEntries(served), routes)
+    const endpoints = Object.values(Api.LeasedApi.groups.leases.endpoints)
+    assert.isTrue(endpoints.every((endpoint) => endpoint.middlewares.has(Api.Authorization)))
+  })
+
   it.effect("a registration with a proof gets a token that is bound to its key", () =>
     Effect.gen(function*() {
       const { holder, registry } = yield* start()
@@ -151,22 +170,35 @@ describe("leases that are on", () => {
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
+  it.effect("registering again with the same key leaves tokens and answers good that it gave before, with another name too", () =>
+    Effect.gen(function*() {
+      const { holder, id, token } = yield* registered()
+      const refreshed = yield* holder.refresh(id, "k")
+      const again = yield* holder.register(minimal)
+      assert.strictEqual(idOf(again), id)
+      assert.strictEqual((yield* holder.refresh(id, "k")).text, refreshed.text)
+      const other = yield* holder.register({ ...minimal, name: "other" })
+      assert.strictEqual((yield* holder.heartbeat(id, { token })).status, 200)
+      assert.strictEqual((yield* holder.heartbeat(id, { token: tokenOf(again) })).status, 200)
+      assert.strictEqual((yield* holder.heartbeat(idOf(other), { token: tokenOf(other) })).status, 200)
+    }))
+
   it.effect("says how a lease is: active, to be revived, timed out for good, ended", () =>
     Effect.gen(function*() {
-      const { holder, id, registry, token } = yield* registered()
+      const { holder, id, registry, token } = yield* registered(seldom)
       assert.deepStrictEqual((yield* holder.status(id, { token })).json, {
         status: "active",
         revivals: 0,
         lastHeartbeat: "1970-01-01T00:00:00.000Z"
       })
-      yield* TestClock.adjust("123 minutes")
+      yield* TestClock.adjust("140 minutes")
       assert.deepStrictEqual(codeOf(yield* holder.status(id)), [401, "lease_timed_out"])
       yield* TestClock.adjust("8 days")
       assert.deepStrictEqual((yield* holder.status(id)).json, {
         status: "timed_out",
         revivals: 0,
         lastHeartbeat: "1970-01-01T00:00:00.000Z",
-        since: "1970-01-01T02:01:00.000Z"
+        since: "1970-01-01T02:10:00.000Z"
       })
       yield* registry.call("DELETE", `/api/v1/services/${id}`)
       assert.deepStrictEqual(codeOf(yield* holder.status(id)), [410, "lease_gone"])
@@ -269,7 +301,7 @@ describe("who has not got the key", () => {
 
   it.effect("cannot register over a lease that is alive, with another key or with none; can once it has timed out", () =>
     Effect.gen(function*() {
-      const { holder, id, registry } = yield* registered()
+      const { holder, id, registry, token } = yield* registered({ leases: { tokenLifetime: "1 day" } })
       const other = yield* makeHolder(registry)
       assert.deepStrictEqual(codeOf(yield* other.register(minimal)), [409, "lease_held"])
       assert.deepStrictEqual(codeOf(yield* registry.register(minimal)), [409, "lease_held"])
@@ -278,6 +310,8 @@ describe("who has not got the key", () => {
       yield* TestClock.adjust("3 hours")
       assert.strictEqual(idOf(yield* other.register(minimal)), id)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id)), [401, "proof_rejected"])
+      // Nor is the other one's token of any use to who holds the lease now.
+      assert.deepStrictEqual(codeOf(yield* other.refresh(id, "k", { token })), [401, "token_rejected"])
       yield* TestClock.adjust("3 hours")
       assert.strictEqual(idOf(yield* registry.register(minimal)), id)
       assert.deepStrictEqual(codeOf(yield* other.heartbeat(id)), [410, "lease_gone"])
@@ -386,7 +420,7 @@ describe("the reaper", () => {
   it.effect("forgets what ended when nothing could bring it back any more", () =>
     Effect.gen(function*() {
       const store = keep()
-      const { holder, id, registry } = yield* registered({ store: store.layer })
+      const { holder, id, registry } = yield* registered({ ...seldom, store: store.layer })
       yield* registry.call("DELETE", `/api/v1/services/${id}`)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id)), [410, "lease_gone"])
       yield* TestClock.adjust("8 days")
@@ -398,7 +432,7 @@ describe("the reaper", () => {
 describe("revival", () => {
   const asleep = Effect.fnUntraced(function*(options: Parameters<typeof serve>[0] = {}) {
     const started = yield* registered(options)
-    yield* TestClock.adjust("123 minutes")
+    yield* TestClock.adjust(options === seldom ? "140 minutes" : "123 minutes")
     return started
   })
 
@@ -450,6 +484,8 @@ describe("revival", () => {
       yield* TestClock.adjust("123 minutes")
       assert.deepStrictEqual(codeOf(yield* holder.status(id, { token })), [401, "lease_timed_out"])
       assert.strictEqual(field((yield* holder.heartbeat(id, { token })).json, "revived"), true)
+      // It stays revoked.
+      assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
   it.effect("the same idempotency key has the same answer, and revives once", () =>
@@ -513,29 +549,29 @@ describe("revival", () => {
   it.effect("guards, in order", () =>
     Effect.gen(function*() {
       // It exists.
-      const { holder, registry } = yield* start()
+      const { holder, registry } = yield* start(seldom)
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat("nobody")), [404, "lease_unknown"])
       const plain = yield* registry.register({ ...minimal, name: "plain" })
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(idOf(plain))), [404, "lease_unknown"])
 
       // It timed out, and did not end otherwise.
-      const ended = yield* asleep()
+      const ended = yield* asleep(seldom)
       yield* ended.registry.call("DELETE", `/api/v1/services/${ended.id}`)
       assert.deepStrictEqual(codeOf(yield* ended.holder.heartbeat(ended.id)), [410, "lease_gone"])
 
       // Within the grace.
-      const late = yield* asleep()
+      const late = yield* asleep(seldom)
       yield* TestClock.adjust("7 days")
       const over = yield* late.holder.heartbeat(late.id)
       assert.deepStrictEqual(codeOf(over), [410, "revival_refused"])
       assert.strictEqual(field(over.json, "reason"), "grace_over")
 
       // Not too often.
-      const often = yield* asleep()
+      const often = yield* asleep(seldom)
       for (const revivals of [1, 2, 3]) {
         assert.strictEqual(field((yield* often.holder.heartbeat(often.id)).json, "revived"), true)
         assert.strictEqual(field((yield* often.holder.status(often.id)).json, "revivals"), revivals)
-        yield* TestClock.adjust("123 minutes")
+        yield* TestClock.adjust("140 minutes")
       }
       const tooMany = yield* often.holder.heartbeat(often.id)
       assert.deepStrictEqual(codeOf(tooMany), [410, "revival_refused"])
@@ -611,6 +647,19 @@ describe("a restart", () => {
       assert.deepStrictEqual(codeOf(yield* holder.status(before.id)), [401, "lease_timed_out"])
     }))
 
+  it.effect("times out nobody for not having beaten a registry that was away", () =>
+    Effect.gen(function*() {
+      const store = keep()
+      const before = yield* Effect.scoped(registered({ store: store.layer }))
+      yield* TestClock.adjust("5 hours")
+      const registry = yield* serve({ leases, store: store.layer })
+      const holder = yield* makeHolder(registry, before.holder.key)
+      yield* TestClock.adjust("119 minutes")
+      assert.strictEqual((yield* holder.status(before.id)).status, 200)
+      yield* TestClock.adjust("3 minutes")
+      assert.deepStrictEqual(codeOf(yield* holder.status(before.id)), [401, "lease_timed_out"])
+    }))
+
   it.effect("a store without leases, as an older registry wrote it, is a registry of plain services", () =>
     Effect.gen(function*() {
       const store = keep()
@@ -652,6 +701,41 @@ describe("a restart", () => {
 })
 
 describe("Leases", () => {
+  const layer = Layer.provideMerge(
+    Leases.layer(),
+    Layer.provideMerge(Catalog.layer, Layer.mergeAll(Store.layerMemory, Events.layer()))
+  ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  const registration = { name: "haul", type: "app", apiUrl: "http://haul:8484" }
+  const presented = { thumbprint: "of some key" }
+
+  it.effect("an operator may time a lease out for good", () =>
+    Effect.gen(function*() {
+      const leases = yield* Leases.Leases
+      const { service } = yield* leases.register(registration, presented.thumbprint)
+      assert.isTrue(yield* leases.timeOut(service.id))
+      assert.isFalse(yield* leases.timeOut(service.id))
+      assert.isFalse(yield* leases.timeOut("nobody"))
+      const error = yield* Effect.flip(leases.heartbeat(service.id, presented))
+      assert.deepInclude(error, { _tag: "LeaseRefused", code: "revival_refused", reason: "not_stale" })
+      assert.strictEqual((yield* leases.status(service.id, presented)).state, "timed_out")
+      assert.isDefined((yield* leases.register(registration, presented.thumbprint)).token)
+      assert.isUndefined(yield* leases.heartbeat(service.id, presented))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("a service that the program itself removed takes its lease along", () =>
+    Effect.gen(function*() {
+      const leases = yield* Leases.Leases
+      const catalog = yield* Catalog.Catalog
+      const { service } = yield* leases.register(registration, presented.thumbprint)
+      yield* catalog.deregister(service.id)
+      const error = yield* Effect.flip(leases.heartbeat(service.id, presented))
+      assert.deepInclude(error, { _tag: "LeaseRefused", code: "lease_gone" })
+      assert.strictEqual((yield* leases.get(service.id))?.state, "ended")
+      // Its name is free, for another key too.
+      const other = yield* leases.register(registration, "of another key")
+      assert.notStrictEqual(other.service.id, service.id)
+    }).pipe(Effect.provide(layer)))
+
   it("says of each code what to do, without anything of a request", () => {
     const codes: ReadonlyArray<Leases.LeaseRefused["code"]> = [
       "lease_unknown",

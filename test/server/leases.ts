@@ -6,9 +6,11 @@ import * as Proof from "effect-lifeline/Proof"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { Call, Reply } from "./support.ts"
-import { field, origin } from "./support.ts"
+import { field, origin as served } from "./support.ts"
 
 export interface Send {
+  /** Absent: that of `serve`. */
+  readonly origin?: string
   readonly call: (method: string, path: string, call?: Call) => Effect.Effect<Reply>
 }
 
@@ -22,7 +24,7 @@ export interface HolderCall extends Call {
 export const shown = (headers: Proof.ProofHeaders): Record<string, string> =>
   Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, Redacted.value(value)]))
 
-export const makeHolder = Effect.fnUntraced(function*({ call }: Send, key?: Proof.KeyPair) {
+export const makeHolder = Effect.fnUntraced(function*({ call, origin = served }: Send, key?: Proof.KeyPair) {
   const pair = key ?? (yield* Effect.orDie(Proof.generateKey()))
   const proof = yield* Proof.dpop({ key: pair })
 

@@ -44,7 +44,7 @@ export interface Call {
 
 const parse = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Json))
 
-const toReply = async (response: Response): Promise<Reply> => {
+export const toReply = async (response: Response): Promise<Reply> => {
   const text = await response.text()
   const isJson = /json/.test(response.headers.get("content-type") ?? "") && text !== ""
   return { status: response.status, headers: response.headers, text, json: isJson ? parse(text) : null }

@@ -1,4 +1,5 @@
 /** A registry of leases that answers from lists and records what it is sent: for tests in virtual time. */
+import type * as Classify from "effect-lifeline/Classify"
 import type * as Credential from "effect-lifeline/Credential"
 import type * as Lease from "effect-lifeline/Lease"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "effect-lifeline/LifelineError"
@@ -12,7 +13,7 @@ export const canary = "canary-s3cr3t"
 export const lease = (id: string, registeredAt = 0): Lease.Lease => ({ id, name: id, type: "job", registeredAt })
 
 type Failure = Transient | AuthFailed | Refused | LeaseLost
-export type Status = Recovery.Answer | Failure | "hang" | "die"
+export type Status = Classify.LeaseAnswer | Failure | "hang" | "die"
 export type Refresh = Credential.Token | Transient | AuthFailed | Refused | "hang"
 export type Beat = Recovery.Beat | Failure | "hang"
 
@@ -36,7 +37,7 @@ export interface FakeApi extends Recovery.LeaseApi {
 const isError = (answer: object): answer is Failure => "_tag" in answer && "operation" in answer
 
 /** The last answer of each list stays. */
-export const makeApi = (script: Script, table?: Recovery.Table): FakeApi => {
+export const makeApi = (script: Script, table?: Classify.LeaseTable): FakeApi => {
   const received: Array<string> = []
   const keys: Array<string> = []
   const scripts = new Map<string, Script>()
@@ -74,7 +75,7 @@ export const makeApi = (script: Script, table?: Recovery.Table): FakeApi => {
     status: (lease, authorizer) =>
       Effect.andThen(
         call("status", lease, authorizer),
-        Effect.suspend(() => give<Recovery.Answer, Failure>(next(lease.id, "status")))
+        Effect.suspend(() => give<Classify.LeaseAnswer, Failure>(next(lease.id, "status")))
       ),
     refresh: (lease, context) =>
       Effect.andThen(

@@ -1,6 +1,6 @@
 /**
- * When a process started, as text that no other process on this machine has together with the same pid: by `/proc` where there is one,
- * else by `ps`.
+ * When a process started, as text that no other process on this machine has together with the same pid: by `/proc`
+ * where there is one, else by `ps`.
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -69,7 +69,8 @@ export const byProc = (pid: number, root = "/proc"): Start =>
         if (missing(cause) && isGone(pid)) return undefined
         throw cause
       }
-      // The second field is the name, in parentheses, and may hold anything, more of them too. State is field 3, start field 22.
+      // The second field is the name, in parentheses, and may hold anything, more of them too. State is field 3, start
+      // field 22.
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
       const [state = ""] = fields
       const start = fields[19]

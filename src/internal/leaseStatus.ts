@@ -1,6 +1,6 @@
 /**
- * What the answer to a status or a heartbeat says of a lease: one table, first match wins. Everything that recovery does after an
- * answer follows from this.
+ * What the answer to a status or a heartbeat says of a lease: one table, first match wins. Everything that recovery
+ * does after an answer follows from this.
  */
 import type * as Duration from "effect/Duration"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
@@ -11,7 +11,7 @@ import type { AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError
  * @category models
  * @since 0.1.0
  */
-export interface Answer {
+export interface LeaseAnswer {
   /** Of HTTP. `undefined`: there was none (network, deadline, nothing was sent). */
   readonly status?: number | undefined
   /** What the answer says of the lease, where it says so in words that mean one of these. */
@@ -26,24 +26,25 @@ export interface Answer {
  * @category models
  * @since 0.1.0
  */
-export type TerminalReason = "TimedOut" | "Unauthorized" | "NotFound" | "Gone" | "Forbidden"
+export type LeaseEnd = "TimedOut" | "Unauthorized" | "NotFound" | "Gone" | "Forbidden"
 
 /**
- * What a row of the table says: a reason for which the lease is over, `Live`, `Unexpected` (live, with a warning) or `Transient`.
+ * What a row of the table says: a reason for which the lease is over, `Live`, `Unexpected` (live, with a warning) or
+ * `Transient`.
  *
  * @category models
  * @since 0.1.0
  */
-export type Verdict = TerminalReason | "Live" | "Unexpected" | "Transient"
+export type LeaseVerdict = LeaseEnd | "Live" | "Unexpected" | "Transient"
 
 /**
- * A table: keys are what the answer says (`"timed_out"`, `"active"`), `"none"` for no answer, statuses (`"404"`), classes of them
- * (`"5xx"`), and `"*"` for all others. They are looked up in this order.
+ * A table: keys are what the answer says (`"timed_out"`, `"active"`), `"none"` for no answer, statuses (`"404"`),
+ * classes of them (`"5xx"`), and `"*"` for all others. They are looked up in this order.
  *
  * @category models
  * @since 0.1.0
  */
-export type Table = { readonly [key: string]: Verdict }
+export type LeaseTable = { readonly [key: string]: LeaseVerdict }
 
 /**
  * Whose credential an answer is for. Consulted for 401 only.
@@ -63,19 +64,19 @@ export interface Possession {
  * @category models
  * @since 0.1.0
  */
-export type Classified =
+export type LeaseStanding =
   | { readonly _tag: "Live"; readonly expected: boolean }
   | { readonly _tag: "Revivable" }
   | { readonly _tag: "Transient" }
-  | { readonly _tag: "Terminal"; readonly reason: TerminalReason }
+  | { readonly _tag: "Terminal"; readonly reason: LeaseEnd }
 
 /**
- * The table of lease statuses. A registry whose 403 means something else: `{ ...statuses, "403": "Unexpected" }`.
+ * Lease statuses. A registry whose 403 means something else: `{ ...leaseStatuses, "403": "Unexpected" }`.
  *
  * @category tables
  * @since 0.1.0
  */
-export const statuses = {
+export const leaseStatuses = {
   timed_out: "TimedOut",
   active: "Live",
   none: "Transient",
@@ -88,9 +89,9 @@ export const statuses = {
   "429": "Transient",
   "5xx": "Transient",
   "*": "Unexpected"
-} as const satisfies Table
+} as const satisfies LeaseTable
 
-const verdictOf = (table: Table, { says, status }: Answer): Verdict => {
+const verdictOf = (table: LeaseTable, { says, status }: LeaseAnswer): LeaseVerdict => {
   const said = says === undefined ? undefined : table[says]
   if (said !== undefined) return said
   if (status === undefined) return table["none"] ?? "Transient"
@@ -98,25 +99,29 @@ const verdictOf = (table: Table, { says, status }: Answer): Verdict => {
 }
 
 /**
- * Classifies an answer. Without `possession` a 401 is never `Revivable`.
+ * What an answer to a status or a heartbeat says of the lease. Without `possession` a 401 is never `Revivable`.
  *
  * **Example** (Who may revive)
  *
  * ```ts
- * import * as Recovery from "effect-lifeline/Recovery"
+ * import * as Classify from "effect-lifeline/Classify"
  *
  * const answer = { status: 401 }
  *
  * export const verdicts = [
- *   Recovery.classify(Recovery.statuses, answer)._tag, // => "Terminal"
- *   Recovery.classify(Recovery.statuses, answer, { provenance: "Managed", signer: true })._tag // => "Revivable"
+ *   Classify.fromLeaseAnswer(Classify.leaseStatuses, answer)._tag, // => "Terminal"
+ *   Classify.fromLeaseAnswer(Classify.leaseStatuses, answer, { provenance: "Managed", signer: true })._tag // => "Revivable"
  * ]
  * ```
  *
- * @category combinators
+ * @category constructors
  * @since 0.1.0
  */
-export const classify = (table: Table, answer: Answer, possession?: Possession): Classified => {
+export const fromLeaseAnswer = (
+  table: LeaseTable,
+  answer: LeaseAnswer,
+  possession?: Possession
+): LeaseStanding => {
   const verdict = verdictOf(table, answer)
   switch (verdict) {
     case "Live":
@@ -134,7 +139,7 @@ export const classify = (table: Table, answer: Answer, possession?: Possession):
 }
 
 /** An error of the algebra as the answer that it stands for. */
-export const answerOf = (error: Transient | AuthFailed | Refused | LeaseLost): Answer => {
+export const answerOf = (error: Transient | AuthFailed | Refused | LeaseLost): LeaseAnswer => {
   switch (error._tag) {
     case "Transient":
       return "retryAfter" in error.reason ? { retryAfter: error.reason.retryAfter } : {}
