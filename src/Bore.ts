@@ -181,7 +181,10 @@ const authenticate = Effect.fnUntraced(function*(
     return yield* Effect.fail(Classify.inconclusive(evidence(link, "the challenge is not a UUID")))
   }
   yield* link.send({ Authenticate: proof })
-  const refusal = yield* link.receiveWithin(patienceOf(link.opened))
+  // In parts: should this program have been held up, what came meanwhile is read before the time is over.
+  const part = Duration.times(patienceOf(link.opened), 0.25)
+  let refusal: ServerMessage | undefined
+  for (let n = 0; n < 4 && refusal === undefined; n++) refusal = yield* link.receiveWithin(part)
   if (refusal === undefined) return
   return yield* Effect.fail(
     typeof refusal === "object" && ("Error" in refusal || "Challenge" in refusal)
