@@ -1,4 +1,4 @@
-/** The program on Node, Deno and Bun, with keys in files; its argument is the directory. */
+/** The program on Node, Deno and Bun, with keys and tokens in files; its argument is the directory. */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as KeyStore from "../../src/KeyStore.ts"
@@ -7,7 +7,7 @@ import { cipher } from "./cipher.ts"
 import { program } from "./program.ts"
 
 const keys = KeyStore.layerKeyValueStore({ cipher }).pipe(
-  Layer.provide(FileStore.layer({ directory: process.argv[2] ?? "" }))
+  Layer.provideMerge(FileStore.layer({ directory: process.argv[2] ?? "" }))
 )
 
 Effect.runFork(

@@ -1,5 +1,6 @@
-/** The program in a page, with keys in IndexedDB, and what the page finds when it looks there itself. */
+/** The program in a page, with keys in IndexedDB, tokens in localStorage, and what the page finds when it looks there itself. */
 import * as Effect from "effect/Effect"
+import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as BrowserKeyStore from "../../src/browser/KeyStore.ts"
 import { program } from "./program.ts"
 
@@ -24,7 +25,7 @@ const looted = Effect.promise(async () => {
 
 Effect.runFork(
   Effect.all({ report: program, looted }).pipe(
-    Effect.provide(BrowserKeyStore.layer()),
+    Effect.provide([BrowserKeyStore.layer(), KeyValueStore.layerStorage(() => localStorage)]),
     Effect.map((found) => Object.assign(globalThis, { found: JSON.stringify(found) })),
     Effect.catchCause((cause) => Effect.sync(() => Object.assign(globalThis, { found: String(cause) })))
   )

@@ -3,9 +3,12 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { EmbeddedJWK, jwtVerify } from "jose"
+import * as Classify from "../../src/Classify.ts"
+import * as Credential from "../../src/Credential.ts"
 import * as KeyStore from "../../src/KeyStore.ts"
 import * as Proof from "../../src/Proof.ts"
 import { byJose, rfc7638, rfc8037, rfc9449, rfc9449Thumbprint } from "../support/proofs.ts"
+import { cipher } from "./cipher.ts"
 
 const url = "https://registry.example/a%20b/gr%C3%B6%C3%9Fe"
 const token = Redacted.make("token")
@@ -110,6 +113,36 @@ const closedLoop = Effect.gen(function*() {
   })
 })
 
+/** A token that is rejected, refused a refresh and revived; what was sent, and what the server's checks said of it. */
+const ladder = Effect.gen(function*() {
+  const key = yield* KeyStore.getOrGenerate("device-ES256", { algorithm: "ES256" })
+  const proof = yield* Proof.dpop({ key })
+  const replays = yield* Proof.makeReplays()
+  const sent: Array<string> = []
+  const send = (what: string, { authorize }: Credential.Authorizer) =>
+    Effect.gen(function*() {
+      const headers = plain((yield* authorize({ method: "PUT", url })).headers)
+      const said = yield* outcome(
+        Proof.verify({ method: "PUT", url, headers }, { replays, thumbprint: key.thumbprint })
+      )
+      sent.push(`${what} ${headers["authorization"] ?? "proof"} ${said}`)
+      return headers["authorization"]
+    })
+  const refused = Classify.unauthorized({ operation: "beat", target: url })
+  const credential = yield* Credential.make({
+    provenance: { _tag: "Managed", proof },
+    name: "lease",
+    token: { value: Redacted.make("t1") },
+    cipher,
+    refresh: (context) => Effect.andThen(send("refresh", context), Effect.fail(refused)),
+    revive: (context) => Effect.as(send("revive", context), { value: Redacted.make("t2"), jti: "2" })
+  })
+  yield* credential.discharge(
+    Effect.flatMap(send("beat", credential), (shown) => shown === "DPoP t2" ? Effect.void : Effect.fail(refused))
+  )
+  return sent
+}).pipe(Effect.scoped)
+
 export const program = Effect.gen(function*() {
   const replays = yield* Proof.makeReplays()
   return {
@@ -121,7 +154,8 @@ export const program = Effect.gen(function*() {
       )).pipe(at(iat))),
     thumbprints: [yield* Proof.thumbprint(rfc7638.jwk), yield* Proof.thumbprint(rfc8037.jwk)],
     closedLoop: yield* closedLoop,
-    keys: yield* Effect.forEach(["ES256", "EdDSA"] as const, withKey)
+    keys: yield* Effect.forEach(["ES256", "EdDSA"] as const, withKey),
+    ladder: yield* ladder
   }
 })
 

@@ -1,4 +1,4 @@
-// Proofs and keys on every runtime: Node, Deno, Bun, workerd, Chromium. Each runs twice, over one store.
+// Proofs, keys and credentials on every runtime: Node, Deno, Bun, workerd, Chromium. Each runs twice, over one store.
 import { assert, describe, it } from "@effect/vitest"
 import sparticuz from "@sparticuz/chromium"
 import * as Effect from "effect/Effect"
@@ -48,10 +48,10 @@ const outcomes = [
   "BearerDowngrade"
 ]
 
-/** What is the same everywhere; keys survive, and are readable nowhere. */
+/** What is the same everywhere; keys and revived tokens survive, and keys are readable nowhere. */
 const check = (first: Report, again: Report): void => {
   for (const report of [first, again]) {
-    const { keys, ...rest } = report
+    const { keys, ladder: _, ...rest } = report
     assert.deepStrictEqual(rest, {
       byDefault: "EdDSA",
       rfc9449: ["accepted", "accepted", "accepted"],
@@ -71,6 +71,13 @@ const check = (first: Report, again: Report): void => {
       }))
     )
   }
+  assert.deepStrictEqual(first.ladder, [
+    "beat DPoP t1 accepted",
+    "refresh proof accepted",
+    "revive proof accepted",
+    "beat DPoP t2 accepted"
+  ])
+  assert.deepStrictEqual(again.ladder, ["beat DPoP t2 accepted"])
   assert.deepStrictEqual(first.keys.map((key) => key.thumbprint), again.keys.map((key) => key.thumbprint))
   assert.strictEqual(new Set(first.keys.map((key) => key.thumbprint)).size, 2)
 }

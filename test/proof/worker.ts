@@ -1,4 +1,4 @@
-/** The program on Workers, with keys in a KV namespace. */
+/** The program on Workers, with keys and tokens in a KV namespace. */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Cloudflare from "../../src/cloudflare/KeyValueStore.ts"
@@ -10,7 +10,7 @@ export default {
   fetch: (_request: Request, env: { readonly KV: Cloudflare.Namespace }): Promise<Response> =>
     Effect.runPromise(
       Effect.map(program, (report) => new Response(JSON.stringify(report))).pipe(
-        Effect.provide(KeyStore.layerKeyValueStore({ cipher }).pipe(Layer.provide(Cloudflare.layerKV(env.KV))))
+        Effect.provide(KeyStore.layerKeyValueStore({ cipher }).pipe(Layer.provideMerge(Cloudflare.layerKV(env.KV))))
       )
     )
 }

@@ -219,6 +219,9 @@ describe("a program that is awake", () => {
         assert.deepStrictEqual(program.sent.slice(1), ["PUT heartbeat proof 200", "POST refresh proof 200"])
         yield* registry.heartbeat(lease)
         assert.strictEqual(program.sent.at(-1), "PUT heartbeat DPoP 200")
+        // A registration shows the key; the token is of no use to it, so it stays at home.
+        yield* registry.register(instance)
+        assert.strictEqual(program.sent.at(-1), "POST register proof 201")
       })
     )
   )
@@ -335,6 +338,37 @@ describe("a program that slept", () => {
         assert.strictEqual(program.sent.at(-1), "PUT heartbeat proof 200")
       })
     )())
+
+  it.live(
+    "and whose revival is answered into the void gets the same answer when it asks again",
+    timed((time) =>
+      Effect.gen(function*() {
+        const { url } = yield* startRegistry(time)
+        const program = yield* makeProgram()
+        const lease = yield* slept(time, url, program)
+        const { credential } = yield* start(program, url)
+        const keys: Array<string | undefined> = []
+        program.meddle = (request, send) => {
+          if (request.method !== "PUT") return send(request)
+          keys.push(request.headers["idempotency-key"])
+          return Effect.andThen(send(request), answered(request, 503))
+        }
+        assert.strictEqual((yield* Effect.flip(credential.revive))._tag, "Transient")
+        program.sent.length = 0
+        program.meddle = (request, send) => {
+          if (request.method === "PUT") keys.push(request.headers["idempotency-key"])
+          return send(request)
+        }
+        const token = yield* credential.revive
+        assert.isTrue(token.jti?.startsWith(`${lease.id}.`))
+        // The heartbeat itself gave it: no refresh made up for what was lost.
+        assert.deepStrictEqual(program.sent, ["PUT heartbeat proof 200"])
+        assert.isDefined(keys[0])
+        assert.strictEqual(new Set(keys).size, 1)
+        assert.strictEqual(yield* revivalsOf(program, url, lease), 1)
+      })
+    )
+  )
 
   it.live(
     "too long is told that the lease is gone, and registers anew",
