@@ -298,6 +298,14 @@ export const credentialMissing: Verdict<LifelineError.AuthFailed> = authFailed((
 )
 
 /**
+ * `AuthFailed`, and the server does not ask for the credential.
+ *
+ * @category verdicts
+ * @since 0.1.0
+ */
+export const notChallenged: Verdict<LifelineError.AuthFailed> = authFailed(() => new LifelineError.NotChallenged())
+
+/**
  * The request is wrong: `issues`, or what the answer was.
  *
  * @category verdicts
@@ -382,6 +390,7 @@ const verdicts = {
   ProofRejected: proofRejected,
   CredentialExpired: credentialExpired,
   CredentialMissing: credentialMissing,
+  NotChallenged: notChallenged,
   InvalidRequest: invalidRequest,
   NotFound: notFound,
   Conflict: conflict,

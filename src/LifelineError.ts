@@ -305,12 +305,31 @@ export class CredentialMissing extends Data.TaggedError("CredentialMissing") {
 }
 
 /**
+ * There is a credential, and the server does not ask for one: it may be the wrong server. The credential was not sent.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class NotChallenged extends Data.TaggedError("NotChallenged") {
+  override get message() {
+    return "the server does not ask for the credential, so it may be the wrong one; nothing was sent. " +
+      "Check the address, or leave the credential away"
+  }
+}
+
+/**
  * What is wrong with the credential.
  *
  * @category reasons
  * @since 0.1.0
  */
-export type AuthFailedReason = Unauthorized | Forbidden | ProofRejected | CredentialExpired | CredentialMissing
+export type AuthFailedReason =
+  | Unauthorized
+  | Forbidden
+  | ProofRejected
+  | CredentialExpired
+  | CredentialMissing
+  | NotChallenged
 
 /**
  * Never retried as it stands: the same credential is not sent a second time.

@@ -883,7 +883,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
             ? Classify.fromClose(closeCodes, how, at("read"))
             : Classify.unreachable({
               ...at("connect"),
-              detail: Classify.codeOf(how.cause) ?? "no reason known",
+              detail: Classify.codeOf(how.cause) ?? "unknown",
               cause: how.cause
             })
         ),

@@ -68,6 +68,7 @@ const Definitive = Schema.Struct({
     "ProofRejected",
     "CredentialExpired",
     "CredentialMissing",
+    "NotChallenged",
     "InvalidRequest",
     "NotFound",
     "Conflict",

@@ -20,8 +20,7 @@ export class Lagged extends Data.TaggedError("Lagged")<{
   readonly capacity: number
 }> {
   override get message() {
-    return `the reader of ${JSON.stringify(this.key)} is behind by more than ${this.capacity} messages; ` +
-      "read faster, or raise the capacity"
+    return `the reader of ${JSON.stringify(this.key)} is behind by ${this.capacity} messages; raise its capacity`
   }
 }
 

@@ -1,6 +1,7 @@
 /**
- * What waits to be sent on one connection: bounded by count and by bytes, with a named policy for what does not fit. Each
- * send is answered: it succeeds when the message was handed to the platform, else it fails.
+ * What waits to be sent on one connection, or, where it is `held` between them, on several: bounded by count and by bytes,
+ * with a named policy for what does not fit. Each send is answered: it succeeds when the message was handed to the platform,
+ * else it fails.
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -27,7 +28,7 @@ export class Overflow extends Data.TaggedError("Overflow")<
 > {
   override get message() {
     return `${this.operation} (${this.target}): ${this.dropped ? "made room for a newer message" : "no room"}: ` +
-      `${this.messages} messages, ${this.bytes} bytes not sent; send less, or raise its limits`
+      `${this.messages} messages, ${this.bytes} bytes not sent; raise its limits`
   }
 }
 
@@ -59,7 +60,7 @@ const encoder = new TextEncoder()
 export const sizeOf = (message: string | Uint8Array): number =>
   (typeof message === "string" ? encoder.encode(message) : message).byteLength
 
-export const make = <E>({ at, buffered, handOver, limits = {}, scope }: {
+export const make = <E>({ at, buffered, handOver, held, limits = {}, scope }: {
   readonly limits: OutboxOptions | undefined
   readonly scope: Scope.Scope
   readonly at: () => Attempted
@@ -67,6 +68,8 @@ export const make = <E>({ at, buffered, handOver, limits = {}, scope }: {
   readonly handOver: (message: string | Uint8Array) => Exit.Exit<void, E>
   /** Bytes that the platform has not sent yet. */
   readonly buffered: () => number
+  /** While nothing can be handed over: what ends when that may have changed. @default it always can */
+  readonly held?: (() => Effect.Effect<unknown> | undefined) | undefined
 }): Outbox<E> => {
   const { maxBytes = 1024 * 1024, maxMessages = 1000, overflow: policy = "fail" } = limits
   const queue: Array<Entry<E>> = []
@@ -88,6 +91,8 @@ export const make = <E>({ at, buffered, handOver, limits = {}, scope }: {
   })
   const drain: Effect.Effect<void> = Effect.suspend(() => {
     while (buffered() < handedOver) {
+      const wait = queue.length > 0 ? held?.() : undefined
+      if (wait !== undefined) return Effect.andThen(wait, drain)
       const entry = take()
       if (entry === undefined) {
         draining = false
@@ -125,7 +130,7 @@ export const make = <E>({ at, buffered, handOver, limits = {}, scope }: {
         if (refused !== undefined) return refused
         const size = sizeOf(message)
         if (size > maxBytes) return overflow(false)
-        if (queue.length === 0 && buffered() < handedOver) return handOver(message)
+        if (queue.length === 0 && buffered() < handedOver && held?.() === undefined) return handOver(message)
         while (isFull(size)) {
           if (policy === "suspend") break
           const oldest = policy === "fail" ? undefined : take()

@@ -488,6 +488,16 @@ describe("revival", () => {
       assert.deepStrictEqual(codeOf(yield* holder.heartbeat(id, { token })), [401, "token_rejected"])
     }))
 
+  it.effect("counts as a heartbeat: the lease is alive for as long as after any other", () =>
+    Effect.gen(function*() {
+      const { holder, id } = yield* asleep()
+      assert.strictEqual(field((yield* holder.heartbeat(id)).json, "revived"), true)
+      yield* TestClock.adjust("119 minutes")
+      assert.strictEqual(field((yield* holder.status(id)).json, "status"), "active")
+      yield* TestClock.adjust("3 minutes")
+      assert.deepStrictEqual(codeOf(yield* holder.status(id)), [401, "lease_timed_out"])
+    }))
+
   it.effect("the same idempotency key has the same answer, and revives once", () =>
     Effect.gen(function*() {
       const { holder, id } = yield* asleep()
