@@ -17,8 +17,8 @@
  *
  * The texts of its errors are shown, and not looked at. The protocol has no answer to a secret that was accepted: a refusal
  * comes at once, so the client waits a moment for one (twice what it took to connect, 200 ms to 1 s) before it says hello. One
- * that comes later is taken for a refusal of the port, which ends it just as well. A server that is silent is asked for a port
- * after 2 s: only one that wants no secret answers that.
+ * that comes later is taken for a refusal of the port: the end as well on a first connection, tried again on a later one. A
+ * server that is silent is asked for a port after 2 s: only one that wants no secret answers that.
  *
  * **Example** (A port on a relay)
  *
