@@ -84,7 +84,8 @@ export const exchange = <const T extends Classify.Table>(
         : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
         const status = response?.status ?? 0
-        const headers = response?.headers ?? {}
+        // Read no more often than needed: they are made anew each time.
+        const headers = status === 204 ? {} : response?.headers ?? {}
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
           : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))

@@ -18,10 +18,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
+import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Tracer from "effect/Tracer"
@@ -124,13 +126,16 @@ const refresh = (loop: Loop, now: number): void => {
 const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
-const log = ({ instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
-  Effect.annotateLogs(Effect.logWithLevel(level)(message), {
-    package: "effect-lifeline",
-    adapter: registry.capabilities.adapter,
-    service: instance.name,
-    type: instance.type
-  })
+const log = ({ context, instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
+  // Looked at here, as most lines are of beats, and of no interest.
+  LogLevel.isGreaterThan(Context.get(context, References.MinimumLogLevel), level) ?
+    Effect.void :
+    Effect.annotateLogs(Effect.logWithLevel(level)(message), {
+      package: "effect-lifeline",
+      adapter: registry.capabilities.adapter,
+      service: instance.name,
+      type: instance.type
+    })
 
 export const closedError = ({ closed, instance }: Loop): Closed =>
   new Closed({ operation: `the lifeline of ${instance.name}`, reason: closed ?? new Shutdown() })

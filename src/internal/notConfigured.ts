@@ -10,6 +10,6 @@ export const notConfigured = (operation: string): Effect.Effect<never, Refused> 
     Classify.unsupported({
       operation,
       target: "no registry",
-      detail: "no registry URL is configured, so nothing was sent"
+      detail: "no registry URL is configured"
     })
   )
