@@ -92,7 +92,7 @@ const readUrl = (text: string): Effect.Effect<string, Refused> => {
         target: showText(text),
         issues: [{
           path: "options.url",
-          message: "must be an absolute http or https URL, no login, no query"
+          message: "must be an absolute http or https URL, no credentials, no query"
         }]
       })
     )
