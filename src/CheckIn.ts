@@ -76,6 +76,7 @@ import * as Record from "./internal/checkInRecord.ts"
 import * as Drive from "./internal/drive.ts"
 import { fingerprint } from "./internal/fingerprint.ts"
 import * as Reporting from "./internal/report.ts"
+import { traced } from "./internal/traced.ts"
 import type * as Lease from "./Lease.ts"
 import type * as Lifeline from "./Lifeline.ts"
 import type { AuthFailed, Refused, Transient } from "./LifelineError.ts"
@@ -648,7 +649,7 @@ export const deregister = Effect.fnUntraced(function*(
   const { state } = Heartbeat.step(Heartbeat.make(), record.state, { _tag: "Stop" }, at)
   yield* store.set(key, Record.encode(of, { ...record, state, cause: undefined }))
   if (record.lease === undefined) return
-  yield* Drive.traced("Deregister", adapter)(registry.deregister(record.lease, instance))
+  yield* traced(Telemetry.spans.Deregister, { adapter })(registry.deregister(record.lease, instance))
 })
 
 /**

@@ -56,14 +56,15 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import type * as Heartbeat from "./Heartbeat.ts"
-import { traced } from "./internal/drive.ts"
 import * as Loop from "./internal/loop.ts"
 import { notConfigured } from "./internal/notConfigured.ts"
+import { traced } from "./internal/traced.ts"
 import type * as Lease from "./Lease.ts"
 import type { AuthFailed, ClosedReason, Exhausted, LeaseLost, Refused, Transient } from "./LifelineError.ts"
 import { Closed, Detached, Shutdown } from "./LifelineError.ts"
 import { Registry } from "./Registry.ts"
 import * as ServiceInstance from "./ServiceInstance.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Models
@@ -225,7 +226,9 @@ const disabled: Effect.Effect<Lifeline["Service"]> = Effect.gen(function*() {
 const remove = Effect.fnUntraced(function*(loop: Loop.Loop): Effect.fn.Return<void, Transient | AuthFailed | Refused> {
   const { instance, lease, registry } = loop
   if (lease === undefined) return
-  yield* traced("Deregister", registry.capabilities.adapter)(registry.deregister(lease, instance))
+  yield* traced(Telemetry.spans.Deregister, { adapter: registry.capabilities.adapter })(
+    registry.deregister(lease, instance)
+  )
   loop.lease = undefined
 })
 

@@ -44,13 +44,14 @@ import { dual } from "effect/Function"
 import * as Headers from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
-import * as HttpClientResponse from "effect/http/HttpClientResponse"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Url from "effect/http/Url"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Classify from "./Classify.ts"
+import { discard } from "./internal/discard.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
 import { sha256 } from "./internal/jwk.ts"
 import * as Jws from "./internal/jws.ts"
@@ -409,13 +410,6 @@ export interface ClientOptions<E = never, R = never> {
 /** Whether a body can be sent a second time: one that is read as it is sent cannot. */
 const isRepeatable = ({ body }: HttpClientRequest.HttpClientRequest): boolean =>
   body._tag !== "Stream" && !(body._tag === "Raw" && body.body instanceof ReadableStream)
-
-/** Ends an answer that nobody will read. */
-const discard = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
-  Effect.sync(() => {
-    const web = HttpClientResponse.toWeb(response)
-    if (Option.isSome(web)) web.value.body?.cancel().catch(() => {})
-  })
 
 /**
  * Headers of requests that prove something, for `Headers.CurrentRedactedNames`. {@link httpClient} hides them in its spans by

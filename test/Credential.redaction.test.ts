@@ -4,7 +4,6 @@ import * as Cipher from "effect-lifeline/Cipher"
 import * as Classify from "effect-lifeline/Classify"
 import * as Credential from "effect-lifeline/Credential"
 import type * as Proof from "effect-lifeline/Proof"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -16,7 +15,6 @@ import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
-import { inspect } from "node:util"
 import type { Answer } from "./support/credentials.ts"
 import {
   fakeProof,
@@ -30,6 +28,7 @@ import {
   unavailable,
   url
 } from "./support/credentials.ts"
+import * as Seen from "./support/seen.ts"
 
 /** Its `jti` is no secret. */
 const token = (value: string, expiresAt?: number): Credential.Token => ({ ...tokenOf(value, expiresAt), jti: "a name" })
@@ -81,38 +80,10 @@ const cases = Object.entries(scenarios).flatMap(([name, scenario]) =>
   )
 )
 
-const plain = (_key: string, value: unknown): unknown => typeof value === "bigint" ? String(value) : value
-
 describe("no secret is seen", () => {
   it.effect.each(cases)("%s", ([, provenance, works, scenario]) =>
     Effect.gen(function*() {
-      const out: Array<string> = []
-      const show = (what: string, value: unknown): void => {
-        out.push(`${what}: ${inspect(value, { depth: 20, showHidden: true, getters: true })}`)
-        out.push(`${what} as JSON: ${JSON.stringify(value, plain)}`)
-        if (value instanceof Error) out.push(`${what} as text: ${String(value)} ${value.message} ${value.stack}`)
-      }
-      const showExit = (what: string, exit: Exit.Exit<unknown, unknown>): void => {
-        show(what, exit)
-        if (Exit.isFailure(exit)) {
-          out.push(Cause.pretty(exit.cause))
-          for (const reason of exit.cause.reasons) if (reason._tag === "Fail") show(`${what}, its error`, reason.error)
-        }
-      }
-      const log = Logger.make((options) => {
-        show("log", options.message)
-        show("annotations", options.fiber.getRef(References.CurrentLogAnnotations))
-        show("cause", options.cause)
-        out.push(Cause.pretty(options.cause))
-      })
-      const spans: Array<Tracer.Span> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
+      const { log, out, show, showExit, spans, tracer } = Seen.make()
       const store = makeStore()
       const server = makeServer()
       const options: Credential.Options = {

@@ -8,13 +8,15 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
-import type { Answer, FakeServer, TestStore } from "./support/credentials.ts"
+import type { Answer, FakeServer } from "./support/credentials.ts"
 import {
+  during,
+  errorOf,
   hour,
+  make,
   makeServer,
   makeStore,
   managed,
@@ -29,27 +31,6 @@ import {
 } from "./support/credentials.ts"
 
 type Service = Credential.Credential["Service"]
-
-/** One process over the store. */
-const make = (store: TestStore, options: Partial<Credential.Options>) =>
-  Credential.make({ provenance: managed, name: "lease", ...options }).pipe(
-    Effect.provideService(KeyValueStore.KeyValueStore, store.store)
-  )
-
-/** Runs it while the clock goes on. */
-const during = <A, E, R>(effect: Effect.Effect<A, E, R>, time: number) =>
-  Effect.gen(function*() {
-    const fiber = yield* Effect.forkChild(Effect.exit(effect), { startImmediately: true })
-    yield* TestClock.adjust(time)
-    return yield* Fiber.join(fiber)
-  })
-
-const errorOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  if (Exit.isSuccess(exit)) throw new Error("it succeeded")
-  const failure = exit.cause.reasons.find(Cause.isFailReason)
-  if (failure === undefined) throw new Error(`it did not fail: ${String(exit.cause)}`)
-  return failure.error
-}
 
 const isAuthFailed = (error: unknown): AuthFailed => {
   assert.instanceOf(error, AuthFailed)

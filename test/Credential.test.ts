@@ -12,8 +12,11 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import type { TestStore } from "./support/credentials.ts"
 import {
+  during,
+  errorOf,
   hour,
   logged,
+  make,
   makeServer,
   makeStore,
   managed,
@@ -30,32 +33,11 @@ import {
 } from "./support/credentials.ts"
 import { fiberCounter } from "./support/leaks.ts"
 
-/** One process over the store. */
-const make = (store: TestStore, options: Partial<Credential.Options>) =>
-  Credential.make({ provenance: managed, name: "lease", ...options }).pipe(
-    Effect.provideService(KeyValueStore.KeyValueStore, store.store)
-  )
-
 const run = <A, E>(effect: Effect.Effect<A, E, Credential.Credential>, credential: Credential.Credential["Service"]) =>
   Effect.provideService(effect, Credential.Credential, credential)
 
 const presents = (credential: Credential.Credential["Service"]) =>
   Effect.map(credential.authorize({ method: "GET", url }), ({ headers }) => shown(headers))
-
-/** Runs it while the clock goes on. */
-const during = <A, E, R>(effect: Effect.Effect<A, E, R>, time: number) =>
-  Effect.gen(function*() {
-    const fiber = yield* Effect.forkChild(Effect.exit(effect), { startImmediately: true })
-    yield* TestClock.adjust(time)
-    return yield* Fiber.join(fiber)
-  })
-
-const errorOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  if (Exit.isSuccess(exit)) throw new Error("it succeeded")
-  const failure = exit.cause.reasons.find((reason) => reason._tag === "Fail")
-  if (failure === undefined) throw new Error(`it did not fail: ${String(exit.cause)}`)
-  return failure.error
-}
 
 describe("the ladder", () => {
   it.effect("1. a token that is present, not rejected, and does not expire within 30 s", () =>

@@ -17,7 +17,7 @@ import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
-import { inspect } from "node:util"
+import * as Seen from "./support/seen.ts"
 
 const token = "canary-token-of-the-lease"
 const cipherKey = "canary-cipher-key-of-32-bytes-xx"
@@ -45,24 +45,7 @@ const scenarios: ReadonlyArray<
 ]
 
 const seen = Effect.fnUntraced(function*(style: "dpop" | "closedLoop", answer: (typeof scenarios)[number][1]) {
-  const out: Array<string> = []
-  const show = (what: string, value: unknown): void => {
-    out.push(`${what}: ${inspect(value, { depth: 20, getters: true })}`)
-    out.push(`${what} as JSON: ${JSON.stringify(value)} ${String(value)}`)
-    if (value instanceof Error) out.push(`${what} as text: ${value.message} ${value.stack}`)
-  }
-  const spans: Array<Tracer.Span> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  const log = Logger.make((options) => {
-    show("log", options.message)
-    show("cause", options.cause)
-  })
+  const { log, out, show, spans, tracer } = Seen.make()
   const entries = new Map<string, string>()
   const store = KeyValueStore.makeStringOnly({
     get: (key) => Effect.sync(() => entries.get(key)),
@@ -157,14 +140,7 @@ describe("no secret in anything that can be seen of a proof", () => {
 
   it.effect("spans hide proofs by themselves", () =>
     Effect.gen(function*() {
-      const spans: Array<Tracer.Span> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
+      const { spans, tracer } = Seen.keepSpans()
       const client = HttpClient.make((request) => Effect.succeed(HttpClientResponse.fromWeb(request, new Response(""))))
       const proof = yield* Proof.dpop({ key: yield* Proof.generateKey() })
       yield* Proof.httpClient(client, { proof }).get("https://a.example").pipe(

@@ -14,6 +14,7 @@ import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
+import * as Seen from "./support/seen.ts"
 
 const at: Errors.Attempted = { operation: "listen", target: "http://server.test/events" }
 
@@ -107,14 +108,7 @@ describe("spans of streams", () => {
   /** Whether the transport saw a span, and the spans that were kept. */
   const run = (tracing: boolean) =>
     Effect.gen(function*() {
-      const spans: Array<Tracer.NativeSpan> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
+      const { spans, tracer } = Seen.keepSpans()
       const seen: Array<boolean> = []
       const connect: Reconnect.Connect<string, string, never> = ({ generation }) =>
         Effect.flatMap(Effect.serviceOption(Tracer.ParentSpan), (span) => {

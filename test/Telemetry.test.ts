@@ -16,6 +16,7 @@ import * as References from "effect/References"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as Scripted from "./support/scripted.ts"
+import * as Seen from "./support/seen.ts"
 
 const instance = Scripted.haul
 
@@ -129,14 +130,7 @@ describe("metrics", () => {
 
 /** A tracer that keeps the spans. */
 const keepingTracer = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
+  const { spans, tracer } = Seen.keepSpans()
   return { spans, provide: Effect.provideService(Tracer.Tracer, tracer) }
 }
 

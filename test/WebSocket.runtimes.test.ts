@@ -1,13 +1,13 @@
 // The WebSocket on the runtimes that have one of their own: Deno, Bun, Chromium, workerd.
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Miniflare } from "miniflare"
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import * as Browser from "./support/runtimes/Browser.ts"
 import { bundle } from "./support/runtimes/Bundle.ts"
 import * as Process from "./support/runtimes/Process.ts"
+import * as Workers from "./support/runtimes/Workers.ts"
 import type { Report } from "./support/webSocket/program.ts"
 import * as Server from "./support/webSocketServer.ts"
 
@@ -109,19 +109,7 @@ describe("WebSocket elsewhere", () => {
   it.live("workerd: with headers, and it knows why it was refused", () =>
     Effect.gen(function*() {
       const running = yield* server
-      const contents = yield* bundle("test/support/webSocket/worker.ts")
-      const miniflare = yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          new Miniflare({
-            modules: [{ type: "ESModule", path: "worker.js", contents }],
-            compatibilityDate: "2026-07-01",
-            cf: false,
-            host: "127.0.0.1",
-            port: 0
-          })
-        ),
-        (started) => Effect.promise(() => started.dispose())
-      )
+      const miniflare = yield* Workers.run("test/support/webSocket/worker.ts")
       const report = yield* Effect.promise(async (): Promise<Report> => {
         const { origin } = await miniflare.ready
         const response = await fetch(`${origin}/?url=${encodeURIComponent(running.url)}`)

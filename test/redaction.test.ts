@@ -21,6 +21,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
+import * as Seen from "./support/seen.ts"
 
 const registryKey = "canary-registry-key"
 const ownKey = "canary-own-key"
@@ -77,8 +78,6 @@ const scenarios: ReadonlyArray<readonly [string, Answer]> = [
   ]
 ]
 
-const plain = (_key: string, value: unknown): unknown => typeof value === "bigint" ? String(value) : value
-
 const instance = {
   name: "haul",
   type: "download-client",
@@ -121,30 +120,12 @@ const drivers: Record<
 
 /** Everything that can be seen from outside: log lines, spans, metrics, status, events, reports, records, errors. */
 const seen = Effect.fnUntraced(function*(driver: keyof typeof drivers, name: string, answer: Answer) {
-  const out: Array<string> = []
-  const show: Show = (what, value) => {
-    out.push(`${what}: ${inspect(value, { depth: 20, showHidden: true, getters: true })}`)
-    out.push(`${what} as JSON: ${JSON.stringify(value, plain)}`)
-    if (value instanceof Error) out.push(`${what} as text: ${String(value)} ${value.message} ${value.stack}`)
-  }
+  const { log, out, show, spans, tracer } = Seen.make()
   let requests = 0
   const client = HttpClient.make((request) => {
     // The first registration succeeds, so that each answer is seen by beats and verifications too.
     const first = requests++ === 0 && name !== "401"
     return Effect.succeed(HttpClientResponse.fromWeb(request, first ? ok(request.url) : answer(request.url)))
-  })
-  const spans: Array<Tracer.Span> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  const log = Logger.make((options) => {
-    show("log", options.message)
-    show("annotations", options.fiber.getRef(References.CurrentLogAnnotations))
-    show("cause", options.cause)
   })
   yield* drivers[driver](show).pipe(
     Effect.provide(Pulse.layer({ url: "http://pulse:9696", apiKey: Redacted.make(registryKey) })),

@@ -8,16 +8,11 @@ import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
-import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
-import { readJson } from "./httpExchange.ts"
-import { parseTime } from "./time.ts"
-import { showText, showUrl } from "./url.ts"
-
-/** The most that is read of one answer, in bytes. A loop with its artifacts is the largest. */
-const maxBodySize = 1024 * 1024
+import type { AuthFailed, Refused, Transient } from "../LifelineError.ts"
+import { isOk, readBody, readJson } from "./httpExchange.ts"
+import { Issued, toToken } from "./issuedToken.ts"
 
 /** An answer as it came. */
 export interface Got {
@@ -45,22 +40,6 @@ export interface Call {
 
 export type Send = (call: Call) => Effect.Effect<Got, Transient | AuthFailed | Refused>
 
-export const isOk = ({ status }: Got): boolean => status >= 200 && status < 300
-
-const invalid = (at: Attempted, path: string, message: string): Refused =>
-  Classify.invalidRequest({ ...at, issues: [{ path, message }] })
-
-export const readUrl = (text: string): Effect.Effect<string, Refused> => {
-  const plain = showUrl(text)
-  return plain !== undefined && URL.parse(text)?.href === plain
-    ? Effect.succeed(plain.replace(/\/+$/, ""))
-    : Effect.fail(invalid(
-      { operation: "configure", target: showText(text) },
-      "options.url",
-      "must be an absolute http or https URL without user name, password, query and fragment"
-    ))
-}
-
 /**
  * The path of a loop: what is signed, and what is sent. A dot segment would be resolved by whatever parses the URL, and
  * a lone surrogate cannot be encoded.
@@ -68,28 +47,12 @@ export const readUrl = (text: string): Effect.Effect<string, Refused> => {
 const pathOf = (id: string): string | undefined =>
   id === "" || id === "." || id === ".." || !id.isWellFormed() ? undefined : `/loops/${encodeURIComponent(id)}`
 
-/** A body that breaks off, or is larger than anything that is sent here, is no answer. */
-const readBody = (response: HttpClientResponse.HttpClientResponse, at: Attempted) => {
-  const decoder = new TextDecoder()
-  let size = 0
-  let text = ""
-  return Stream.runForEach(response.stream, (chunk) => {
-    size += chunk.length
-    text += decoder.decode(chunk, { stream: true })
-    return size > maxBodySize
-      ? Effect.fail(Classify.malformedResponse({ ...at, detail: "a body of more than 1 MiB" }))
-      : Effect.void
-  }).pipe(
-    Effect.map(() => text + decoder.decode()),
-    Effect.catchReason("HttpClientError", "EmptyBodyError", () => Effect.succeed(""))
-  )
-}
-
 export const make = (client: HttpClient.HttpClient, { timeout, tracePropagation, url }: Options): Send =>
   Effect.fnUntraced(function*({ authorizer, id, idempotencyKey, method, operation, path }) {
     const loop = pathOf(id)
     if (loop === undefined) {
-      return yield* invalid({ operation, target: url }, "id", "must be text other than \"\", \".\" and \"..\"")
+      const issues = [{ path: "id", message: "must be text other than \"\", \".\" and \"..\"" }]
+      return yield* Classify.invalidRequest({ operation, target: url, issues })
     }
     const target = url + loop + path
     const presented = yield* authorizer.select
@@ -118,7 +81,7 @@ export const make = (client: HttpClient.HttpClient, { timeout, tracePropagation,
     let head: HttpClientResponse.HttpClientResponse | undefined
     // What a failure says beside its status does not matter.
     const decided = <E>(error: () => E): Effect.Effect<string, E> =>
-      head !== undefined && (head.status < 200 || head.status >= 300) ? Effect.succeed("") : Effect.failSync(error)
+      head !== undefined && !isOk(head.status) ? Effect.succeed("") : Effect.failSync(error)
     const body = yield* Effect.flatMap(signed.execute(request), (response) => {
       head = response
       return readBody(response, at)
@@ -142,12 +105,8 @@ export const make = (client: HttpClient.HttpClient, { timeout, tracePropagation,
 
 const Loop = Schema.Struct({ status: Schema.String })
 
-const Issued = { token: Schema.NonEmptyString, expiresAt: Schema.String, jti: Schema.NonEmptyString }
-
-const Token = Schema.Struct(Issued)
-
 const Beat = Schema.Union([
-  Schema.Struct({ bumped: Schema.Boolean, revived: Schema.Literal(true), ...Issued }),
+  Schema.Struct({ bumped: Schema.Boolean, revived: Schema.Literal(true), ...Issued.fields }),
   Schema.Struct({
     bumped: Schema.Boolean,
     revived: Schema.optional(Schema.Literal(false)),
@@ -181,14 +140,7 @@ const reader = <A>(schema: Schema.Codec<A, unknown>) => {
 
 export const readLoop = reader(Loop)
 
-const toToken = (issued: typeof Token.Type, at: Attempted): Effect.Effect<Credential.Token, Refused> => {
-  const expiresAt = parseTime(issued.expiresAt)
-  return expiresAt === undefined
-    ? Effect.fail(Classify.malformedResponse({ ...at, detail: "body.expiresAt: expected a time" }))
-    : Effect.succeed({ value: Redacted.make(issued.token), expiresAt, jti: issued.jti })
-}
-
-const readIssued = reader(Token)
+const readIssued = reader(Issued)
 
 export const readToken = (got: Got): Effect.Effect<Credential.Token, Refused> =>
   Effect.flatMap(readIssued(got), (issued) => toToken(issued, got.at))

@@ -8,7 +8,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
-import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type * as Heartbeat from "../Heartbeat.ts"
 import type * as Lease from "../Lease.ts"
@@ -17,6 +16,7 @@ import { retryAfter } from "../LifelineError.ts"
 import type * as Registry from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
+import { traced } from "./traced.ts"
 
 export type CallError = Transient | LeaseLost | AuthFailed | Refused
 
@@ -60,22 +60,6 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
   }
 }
 
-/** Puts the span of a call around it, unless there is no tracer that would keep it. */
-export const traced = (
-  call: Call | "Deregister",
-  adapter: string
-) =>
-<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
-  Effect.withFiber((fiber) =>
-    fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
-      ? self as Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>>
-      : Effect.withSpan(self, Telemetry.spans[call], {
-        kind: "client",
-        attributes: { adapter },
-        captureStackTrace: false
-      })
-  )
-
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
 const longestCall = /*#__PURE__*/ Duration.seconds(60)
 
@@ -109,7 +93,7 @@ export const perform = (
       duration: longestCall,
       orElse: () => Effect.fail(Classify.timedOut({ ...at, after: longestCall }))
     })
-    return Effect.matchCause(traced(call, adapter)(bounded), {
+    return Effect.matchCause(traced(Telemetry.spans[call], { adapter })(bounded), {
       onSuccess: (lease): Outcome => {
         count("ok")
         return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }

@@ -39,7 +39,7 @@ export interface Options<T extends Classify.Table> {
   readonly secrets: ReadonlyArray<Redacted.Redacted | undefined>
 }
 
-const isOk = (status: number): boolean => status >= 200 && status < 300
+export const isOk = (status: number): boolean => status >= 200 && status < 300
 
 /** A client that signs what it sends may also fail with what it found out itself. */
 export type ExchangeClient =
@@ -84,8 +84,7 @@ export const exchange = <const T extends Classify.Table>(
         : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
       Effect.flatMap((body) => {
         const status = response?.status ?? 0
-        // Read no more often than needed: they are made anew each time.
-        const headers = status === 204 ? {} : response?.headers ?? {}
+        const headers = response?.headers ?? {}
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
           : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
@@ -93,7 +92,8 @@ export const exchange = <const T extends Classify.Table>(
     )
   })
 
-const readBody = (
+/** The body as text, up to {@link maxBodySize}. */
+export const readBody = (
   response: HttpClientResponse.HttpClientResponse,
   at: Attempted
 ): Effect.Effect<string, HttpClientError.HttpClientError | Refused> => {

@@ -17,7 +17,7 @@ import { exchange, prepare } from "./httpExchange.ts"
 import type { ExchangeClient } from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
-import { showText, showUrl } from "./url.ts"
+import { readUrl } from "./registryUrl.ts"
 
 export interface Options {
   readonly url?: string | undefined
@@ -81,22 +81,6 @@ export const sendableKey = (
       ? Effect.succeed(Redacted.make(value))
       : Effect.fail(Classify.unauthorized({ ...at, detail: "no header can carry it, so nothing was sent" }))
   })
-
-const readUrl = (text: string): Effect.Effect<string, Refused> => {
-  const plain = showUrl(text)
-  return plain !== undefined && URL.parse(text)?.href === plain
-    ? Effect.succeed(plain.replace(/\/+$/, ""))
-    : Effect.failSync(() =>
-      Classify.invalidRequest({
-        operation: "configure",
-        target: showText(text),
-        issues: [{
-          path: "options.url",
-          message: "must be an absolute http or https URL, no credentials, no query"
-        }]
-      })
-    )
-}
 
 // Without `read` the type of the result is `void`, and so is this.
 const nothing = (): Effect.Effect<never> => Effect.void as Effect.Effect<never>

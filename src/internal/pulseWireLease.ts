@@ -7,6 +7,7 @@
  * The `jti` of a token begins with the id of the service, so that who holds a token knows which lease it is of.
  */
 import * as Schema from "effect/Schema"
+import { Issued } from "./issuedToken.ts"
 import * as Wire from "./pulseWire.ts"
 
 /** What a registration with a proof gets beside the service. */
@@ -24,11 +25,7 @@ export const Granted = Schema.Struct({
 export const Registered = Schema.Struct({ ...Wire.Service.fields, lease: Schema.optionalKey(Granted) })
 
 /** A token, from a refresh. */
-export const Token = Schema.Struct({
-  token: Schema.NonEmptyString,
-  expiresAt: Schema.String,
-  jti: Schema.NonEmptyString
-})
+export const Token = Issued
 
 export type Token = typeof Token.Type
 

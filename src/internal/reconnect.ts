@@ -25,7 +25,6 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import * as Backoff from "../Backoff.ts"
 import * as Classify from "../Classify.ts"
 import { Connectivity } from "../Connectivity.ts"
@@ -33,6 +32,7 @@ import type { Attempted, AuthFailed, Inconclusive, Refused, Transient } from "..
 import { Exhausted, NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
 import * as Telemetry from "../Telemetry.ts"
+import { traced } from "./traced.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
 export type Command = "now" | "replace"
@@ -89,16 +89,6 @@ export const exhausted = (
       ? last
       : Classify.unreachable({ ...at, detail: last?.message ?? "the connection ended before anything came" })
   })
-
-/** The span of a dial, where there is a tracer that would keep it. */
-const traced =
-  (attributes: Record<string, unknown>) =>
-  <A, E, R>(dial: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
-    Effect.withFiber((fiber) =>
-      fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
-        ? dial as Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>>
-        : Effect.withSpan(dial, Telemetry.dialSpan, { kind: "client", attributes, captureStackTrace: false })
-    )
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
@@ -378,7 +368,7 @@ export const make = <A, Cursor, R>(
           duration: openWithin,
           orElse: () => Effect.fail(Classify.timedOut({ ...at, after: openWithin }))
         }),
-        traced({ ...at, attempt: dial.attempt, generation }),
+        traced(Telemetry.dialSpan, { ...at, attempt: dial.attempt, generation }),
         Effect.matchCauseEffect({
           onFailure: lost,
           onSuccess: Effect.fnUntraced(function*(opened) {

@@ -63,6 +63,8 @@ import type * as Redacted from "effect/Redacted"
 import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
 import * as Client from "../internal/closedLoopClient.ts"
+import { isOk } from "../internal/httpExchange.ts"
+import { readUrl } from "../internal/registryUrl.ts"
 import type { Refused } from "../LifelineError.ts"
 import * as Proof from "../Proof.ts"
 import type * as Recovery from "../Recovery.ts"
@@ -135,7 +137,7 @@ export const layerProof = (options: ProofOptions): Layer.Layer<Proof.Proof, Refu
 
 const connect = (options: Options): Effect.Effect<Client.Send, Refused, HttpClient.HttpClient> =>
   Effect.gen(function*() {
-    const url = yield* Client.readUrl(options.url.trim())
+    const url = yield* readUrl(options.url.trim())
     return Client.make(yield* HttpClient.HttpClient, {
       url,
       timeout: Duration.fromInputUnsafe(options.requestTimeout ?? defaultTimeout),
@@ -162,7 +164,7 @@ export const makeLeaseApi = (
     table: statuses,
     status: Effect.fnUntraced(function*({ id }, authorizer) {
       const got = yield* send({ operation: "status", method: "GET", id, path: "", authorizer })
-      if (!Client.isOk(got)) return { status: got.status, retryAfter: retryAfter(got) }
+      if (!isOk(got.status)) return { status: got.status, retryAfter: retryAfter(got) }
       const { status } = yield* Client.readLoop(got)
       // Who asks with its key sees what the token would have been refused for: whether it can be revived is the
       // heartbeat's to say.
@@ -182,14 +184,14 @@ export const makeLeaseApi = (
         authorizer: context,
         idempotencyKey
       })
-      if (Client.isOk(got)) return yield* Client.readToken(got)
+      if (isOk(got.status)) return yield* Client.readToken(got)
       return yield* isRaceLost(got)
         ? Classify.unavailable({ ...got.at, status: got.status, detail: "RACE_LOST" })
         : Client.errorOf(Classify.http, got)
     }),
     heartbeat: Effect.fnUntraced(function*({ id }, authorizer) {
       const got = yield* send({ operation: "heartbeat", method: "POST", id, path: "/heartbeat", authorizer })
-      return Client.isOk(got)
+      return isOk(got.status)
         ? { status: got.status, token: yield* Client.readBeat(got) }
         : { status: got.status, retryAfter: retryAfter(got) }
     })
@@ -232,7 +234,7 @@ export const make = (
           path: "/heartbeat",
           authorizer: credential
         })
-        if (!Client.isOk(got)) return yield* Client.errorOf(Classify.httpLease, got)
+        if (!isOk(got.status)) return yield* Client.errorOf(Classify.httpLease, got)
         const token = yield* Client.readBeat(got)
         if (token === undefined) return
         yield* Effect.catch(
@@ -242,7 +244,7 @@ export const make = (
       }),
       verify: Effect.fnUntraced(function*({ id }) {
         const got = yield* send({ operation: "verify", method: "GET", id, path: "", authorizer: credential })
-        if (!Client.isOk(got)) return yield* Client.errorOf(Classify.httpLease, got)
+        if (!isOk(got.status)) return yield* Client.errorOf(Classify.httpLease, got)
         const { status } = yield* Client.readLoop(got)
         if (!active.has(status)) return yield* Classify.leaseExpired(got.at)
       }),

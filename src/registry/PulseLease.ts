@@ -50,27 +50,27 @@ import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
-import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Classify from "../Classify.ts"
 import * as Credential from "../Credential.ts"
+import { discard } from "../internal/discard.ts"
 import { readJson } from "../internal/httpExchange.ts"
+import { toToken } from "../internal/issuedToken.ts"
 import * as Challenge from "../internal/proofChallenge.ts"
 import * as Client from "../internal/pulseClient.ts"
 import * as leaseRoutes from "../internal/pulseLeaseRoutes.ts"
 import * as routes from "../internal/pulseRoutes.ts"
 import * as Wire from "../internal/pulseWire.ts"
 import * as WireLease from "../internal/pulseWireLease.ts"
-import { parseTime } from "../internal/time.ts"
 import { showUrl } from "../internal/url.ts"
 import type * as Lease from "../Lease.ts"
 import type { Attempted, AuthFailed, LeaseLost, Refused, Transient } from "../LifelineError.ts"
 import * as Proof from "../Proof.ts"
+import type * as Recovery from "../Recovery.ts"
 import * as Registry from "../Registry.ts"
 import * as ServiceInstance from "../ServiceInstance.ts"
 import * as Pulse from "./Pulse.ts"
@@ -82,49 +82,6 @@ import * as Pulse from "./Pulse.ts"
  * @since 0.1.0
  */
 export interface Options extends Pulse.Options, Pick<Credential.Options, "name" | "prefix" | "cipher" | "backoff"> {}
-
-/**
- * How a lease is, by the registry's word. `timed_out`: for good; one that a heartbeat with a proof could revive answers 401.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Status {
-  readonly status: number
-  readonly says: "active" | "timed_out"
-}
-
-/**
- * What a heartbeat came to: with a token where it revived the lease.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Beat {
-  readonly status: number
-  readonly token?: Credential.Token | undefined
-}
-
-/**
- * The calls about one lease, signed by what each is given: what `Recovery` needs.
- *
- * @category models
- * @since 0.1.0
- */
-export interface LeaseApi {
-  readonly status: (
-    lease: Pick<Lease.Lease, "id">,
-    authorizer: Credential.Authorizer
-  ) => Effect.Effect<Status, Transient | AuthFailed | Refused | LeaseLost>
-  readonly refresh: (
-    lease: Pick<Lease.Lease, "id">,
-    context: Credential.RefreshContext
-  ) => Effect.Effect<Credential.Token, Transient | AuthFailed | Refused>
-  readonly heartbeat: (
-    lease: Pick<Lease.Lease, "id">,
-    context: Credential.ReviveContext
-  ) => Effect.Effect<Beat, Transient | AuthFailed | Refused | LeaseLost>
-}
 
 /**
  * What {@link make} gives: the registry, with the credential's ladder around its calls, and the credential.
@@ -144,22 +101,9 @@ const readBeat = readJson(WireLease.Beat)
 const readToken = readJson(WireLease.Token)
 const readStatus = readJson(WireLease.Status)
 
-const toToken = (token: string, expiresAt: string, jti: string): Credential.Token => ({
-  value: Redacted.make(token),
-  expiresAt: parseTime(expiresAt),
-  jti
-})
-
 /** A 401 without the word DPoP in it is not about the proof or the token. */
 const isApiKeyRefused = (status: number, challenge: string | undefined): boolean =>
   status === 401 && Challenge.read(challenge) === undefined
-
-/** Ends an answer that nobody will read. */
-const discard = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
-  Effect.sync(() => {
-    const web = HttpClientResponse.toWeb(response)
-    if (Option.isSome(web)) web.value.body?.cancel().catch(() => {})
-  })
 
 /** Signs each attempt. What is wrong with the API key is none of the credential's business. */
 const signed = (
@@ -225,37 +169,35 @@ const connect = Effect.fnUntraced(function*(options: Pulse.Options) {
     id: string,
     context: Credential.RefreshContext | Credential.ReviveContext
   ) =>
-    Effect.map(
-      call("refresh", leaseRoutes.leaseRefresh, table, context, {
-        id,
-        idempotencyKey: context.idempotencyKey,
-        read: readToken
-      }),
-      ({ expiresAt, jti, token }) => toToken(token, expiresAt, jti)
-    )
+    call("refresh", leaseRoutes.leaseRefresh, table, context, {
+      id,
+      idempotencyKey: context.idempotencyKey,
+      read: (body, at) => Effect.flatMap(readToken(body, at), (issued) => toToken(issued, at))
+    })
 
   const heartbeat = (
     id: string,
     authorizer: Credential.Authorizer,
     more: { readonly secret?: Redacted.Redacted | undefined; readonly idempotencyKey?: string } = {}
-  ): Effect.Effect<Beat, Transient | AuthFailed | Refused | LeaseLost> =>
-    Effect.map(
-      call("heartbeat", routes.heartbeat, Classify.httpLease, authorizer, {
-        ...more,
-        id,
+  ): Effect.Effect<Recovery.Beat, Transient | AuthFailed | Refused | LeaseLost> =>
+    call("heartbeat", routes.heartbeat, Classify.httpLease, authorizer, {
+      ...more,
+      id,
+      read: (body, at): Effect.Effect<Recovery.Beat, Refused | LeaseLost> =>
         // Acknowledged as that of a service without a lease: ours is not there any more.
-        read: (body, at): Effect.Effect<WireLease.Beat, Refused | LeaseLost> =>
-          body === "" ? Effect.fail(Classify.unknownLease(at)) : readBeat(body, at)
-      }),
-      (beat) =>
-        "token" in beat ? { status: 200, token: toToken(beat.token, beat.expiresAt, beat.jti) } : { status: 200 }
-    )
+        body === "" ?
+          Effect.fail(Classify.unknownLease(at)) :
+          Effect.flatMap(readBeat(body, at), (beat) =>
+            "token" in beat
+              ? Effect.map(toToken(beat, at), (token) => ({ status: 200, token }))
+              : Effect.succeed({ status: 200 }))
+    })
 
-  const api: LeaseApi = {
+  const api: Recovery.LeaseApi = {
     status: ({ id }, authorizer) =>
       call("status", leaseRoutes.leaseStatus, Classify.httpLease, authorizer, {
         id,
-        read: (body, at): Effect.Effect<Status, Refused | LeaseLost> =>
+        read: (body, at): Effect.Effect<Classify.LeaseAnswer, Refused | LeaseLost> =>
           Effect.flatMap(readStatus(body, at), ({ status }) =>
             status === "ended"
               ? Effect.fail(Classify.leaseExpired(at))
@@ -285,8 +227,9 @@ const connect = Effect.fnUntraced(function*(options: Pulse.Options) {
  * @category constructors
  * @since 0.1.0
  */
-export const makeLeaseApi = (options: Pulse.Options): Effect.Effect<LeaseApi, Refused, HttpClient.HttpClient> =>
-  Effect.map(connect(options), ({ api }) => api)
+export const makeLeaseApi = (
+  options: Pulse.Options
+): Effect.Effect<Recovery.LeaseApi, Refused, HttpClient.HttpClient> => Effect.map(connect(options), ({ api }) => api)
 
 /**
  * Makes the adapter. Reads what is kept of the credential; sends nothing yet. Fails with `Refused` (`InvalidRequest`) where `url`
@@ -354,7 +297,7 @@ export const make: (options: Options) => Effect.Effect<
         return yield* Classify.unsupported({ ...at("register"), detail })
       }
       latest = id
-      yield* accept(toToken(lease.token, lease.expires_at, lease.jti))
+      yield* accept(yield* toToken({ ...lease, expiresAt: lease.expires_at }, at("register")))
       const registered: Lease.Lease = {
         id,
         name: instance.name,

@@ -2,36 +2,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import sparticuz from "@sparticuz/chromium"
 import * as Effect from "effect/Effect"
-import { build } from "esbuild"
-import { Miniflare } from "miniflare"
 import * as Fs from "node:fs/promises"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { chromium } from "playwright-core"
+import { bundle } from "../support/runtimes/Bundle.ts"
 import * as Process from "../support/runtimes/Process.ts"
+import * as Workers from "../support/runtimes/Workers.ts"
 import type { Report } from "./program.ts"
 
 const directory = Effect.acquireRelease(
   Effect.promise(() => Fs.mkdtemp(Path.join(Os.tmpdir(), "lifeline-proof-"))),
   (directory) => Effect.promise(() => Fs.rm(directory, { recursive: true, force: true, maxRetries: 5 }))
 )
-
-const bundle = (entry: string) =>
-  Effect.promise(async () => {
-    const { outputFiles } = await build({
-      absWorkingDir: Process.root,
-      entryPoints: [entry],
-      bundle: true,
-      format: "esm",
-      target: "es2024",
-      write: false,
-      logLevel: "silent",
-      external: ["node:*"]
-    })
-    return outputFiles.map(({ text }) => text).join("")
-  })
 
 const outcomes = [
   "accepted",
@@ -109,20 +94,11 @@ describe("Proof on every runtime", () => {
   it.live("workerd", () =>
     Effect.gen(function*() {
       const place = yield* directory
-      const contents = yield* bundle("test/proof/worker.ts")
       const run = Effect.gen(function*() {
-        const miniflare = yield* Effect.acquireRelease(
-          Effect.sync(() =>
-            new Miniflare({
-              modules: [{ type: "ESModule", path: "worker.js", contents }],
-              compatibilityDate: "2026-07-01",
-              cf: false,
-              kvNamespaces: ["KV"],
-              kvPersist: Path.join(place, "kv")
-            })
-          ),
-          (started) => Effect.promise(() => started.dispose())
-        )
+        const miniflare = yield* Workers.run("test/proof/worker.ts", {
+          kvNamespaces: ["KV"],
+          kvPersist: Path.join(place, "kv")
+        })
         return yield* Effect.promise(async (): Promise<Report> => {
           const response = await miniflare.dispatchFetch("http://worker.example/")
           return JSON.parse(await response.text())

@@ -1,6 +1,5 @@
 // No token, proof or key of a lease in anything that can be seen from outside: logs, spans, errors, events, other answers.
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
@@ -10,9 +9,9 @@ import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import { inspect } from "node:util"
 import type { Meddle } from "../support/leaseRegistry.ts"
 import { instance, makeProgram, pass, start, startRegistry, timed } from "../support/leaseRegistry.ts"
+import * as Seen from "../support/seen.ts"
 
 const apiKey = "canary-api-key"
 const own = { ...instance, apiKey: Redacted.make("canary-own-key") }
@@ -33,39 +32,11 @@ const parrot = (status: number): Meddle => (request) => {
   ))
 }
 
-const plain = (_key: string, value: unknown): unknown => typeof value === "bigint" ? String(value) : value
-
 describe("no secret is seen", () => {
   it.live(
     "of a lease that is registered, beaten, refreshed, rejected, revived and refused",
     timed((time) => {
-      const out: Array<string> = []
-      const show = (what: string, value: unknown): void => {
-        out.push(`${what}: ${inspect(value, { depth: 20, showHidden: true, getters: true })}`)
-        out.push(`${what} as JSON: ${JSON.stringify(value, plain)}`)
-        if (value instanceof Error) out.push(`${what} as text: ${String(value)} ${value.message} ${value.stack}`)
-      }
-      const showExit = (what: string, exit: Exit.Exit<unknown, unknown>): void => {
-        show(what, exit)
-        if (Exit.isFailure(exit)) {
-          out.push(Cause.pretty(exit.cause))
-          for (const reason of exit.cause.reasons) if (reason._tag === "Fail") show(`${what}, its error`, reason.error)
-        }
-      }
-      const log = Logger.make((options) => {
-        show("log", options.message)
-        show("annotations", options.fiber.getRef(References.CurrentLogAnnotations))
-        show("cause", options.cause)
-        out.push(Cause.pretty(options.cause))
-      })
-      const spans: Array<Tracer.Span> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
+      const { log, out, show, showExit, spans, tracer } = Seen.make()
       return Effect.gen(function*() {
         const registry = yield* startRegistry(time, {
           apiKey: Redacted.make(apiKey),

@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Miniflare } from "miniflare"
 import * as Fs from "node:fs/promises"
 import * as Http from "node:http"
 import type * as Net from "node:net"
@@ -8,6 +7,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { bundle } from "../support/runtimes/Bundle.ts"
 import * as Process from "../support/runtimes/Process.ts"
+import * as Workers from "../support/runtimes/Workers.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => Fs.mkdtemp(Path.join(Os.tmpdir(), "lifeline-server-"))),
@@ -108,21 +108,10 @@ describe("the registry as a plain handler", () => {
     }), 60_000)
 
   const startWorker = Effect.fnUntraced(function*(storage: string) {
-    const script = yield* bundle("test/server/runtimes/worker.ts")
-    const miniflare = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new Miniflare({
-          modules: [{ type: "ESModule", path: "worker.js", contents: script }],
-          compatibilityDate: "2026-07-01",
-          cf: false,
-          host: "127.0.0.1",
-          port: 0,
-          durableObjects: { REGISTRY: { className: "Registry", useSQLite: true } },
-          durableObjectsPersist: storage
-        })
-      ),
-      (started) => Effect.promise(() => started.dispose())
-    )
+    const miniflare = yield* Workers.run("test/server/runtimes/worker.ts", {
+      durableObjects: { REGISTRY: { className: "Registry", useSQLite: true } },
+      durableObjectsPersist: storage
+    })
     return yield* Effect.promise(async () => (await miniflare.ready).origin)
   })
 

@@ -4,7 +4,6 @@
  */
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Miniflare } from "miniflare"
 import * as Http from "node:http"
 import type { AddressInfo } from "node:net"
 import * as Zlib from "node:zlib"
@@ -13,6 +12,7 @@ import * as Browser from "../support/runtimes/Browser.ts"
 import { bundle } from "../support/runtimes/Bundle.ts"
 import * as Dist from "../support/runtimes/Dist.ts"
 import * as Process from "../support/runtimes/Process.ts"
+import * as Workers from "../support/runtimes/Workers.ts"
 
 interface Asked {
   readonly path: string
@@ -176,19 +176,7 @@ describe.concurrent("EventSource on every runtime", () => {
   it.live("workerd", () =>
     follows((url) =>
       Effect.gen(function*() {
-        const contents = yield* bundle("test/support/eventSource/worker.ts")
-        const miniflare = yield* Effect.acquireRelease(
-          Effect.sync(() =>
-            new Miniflare({
-              modules: [{ type: "ESModule", path: "worker.js", contents }],
-              compatibilityDate: "2026-07-01",
-              cf: false,
-              host: "127.0.0.1",
-              port: 0
-            })
-          ),
-          (started) => Effect.promise(() => started.dispose())
-        )
+        const miniflare = yield* Workers.run("test/support/eventSource/worker.ts")
         return yield* Effect.promise(async () => {
           const { origin } = await miniflare.ready
           return await (await fetch(`${origin}/?url=${encodeURIComponent(url)}`)).text()

@@ -4,9 +4,13 @@ import * as Credential from "effect-lifeline/Credential"
 import type { AuthFailed, LeaseLost, Refused, Transient } from "effect-lifeline/LifelineError"
 import type * as Proof from "effect-lifeline/Proof"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/testing/TestClock"
 
 export const url = "https://registry.test/lease/7"
 
@@ -167,3 +171,21 @@ export const logged = (lines: Array<string>, level: string) =>
       if (options.logLevel === level) lines.push(String(options.message))
     })
   ])
+
+/** One process over the store. */
+export const make = (store: TestStore, options: Partial<Credential.Options>) =>
+  Credential.make({ provenance: managed, name: "lease", ...options }).pipe(
+    Effect.provideService(KeyValueStore.KeyValueStore, store.store)
+  )
+
+/** Runs it while the clock goes on. */
+export const during = <A, E, R>(effect: Effect.Effect<A, E, R>, time: number) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(Effect.exit(effect), { startImmediately: true })
+    yield* TestClock.adjust(time)
+    return yield* Fiber.join(fiber)
+  })
+
+/** What it failed with. */
+export const errorOf = <A, E>(exit: Exit.Exit<A, E>): E =>
+  Option.getOrThrowWith(Exit.findErrorOption(exit), () => new Error(`it did not fail: ${String(exit)}`))

@@ -4,7 +4,7 @@ import type { Refused } from "effect-lifeline/LifelineError"
 import * as Recovery from "effect-lifeline/Recovery"
 import type { Registry } from "effect-lifeline/Registry"
 import * as ClosedLoop from "effect-lifeline/registry/ClosedLoop"
-import type * as PulseLease from "effect-lifeline/registry/PulseLease"
+import * as PulseLease from "effect-lifeline/registry/PulseLease"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
@@ -46,7 +46,9 @@ describe("Recovery", () => {
     expect(ClosedLoop.makeLeaseApi({ url: "" })).type.toBe<
       Effect.Effect<Recovery.LeaseApi, Refused, HttpClient.HttpClient>
     >()
-    expect<PulseLease.LeaseApi>().type.toBeAssignableTo<Recovery.LeaseApi>()
+    expect(PulseLease.makeLeaseApi({ url: "" })).type.toBe<
+      Effect.Effect<Recovery.LeaseApi, Refused, HttpClient.HttpClient>
+    >()
     expect(ClosedLoop.layer({ url: "" })).type.toBe<
       Layer.Layer<Registry, Refused, HttpClient.HttpClient | Credential>
     >()

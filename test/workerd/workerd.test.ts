@@ -4,14 +4,15 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { Miniflare, Response } from "miniflare"
+import type { Miniflare } from "miniflare"
+import { Response } from "miniflare"
 import type { Request } from "miniflare"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { bundle } from "../support/runtimes/Bundle.ts"
 import { isBeat, isRegistration } from "../support/runtimes/Front.ts"
 import * as Registry from "../support/runtimes/Registry.ts"
+import * as Workers from "../support/runtimes/Workers.ts"
 import { checks } from "./contract.ts"
 
 const Answer = Schema.Union([
@@ -36,34 +37,25 @@ const temporary = Effect.acquireRelease(
 /** A Worker with a KV namespace and a Durable Object; what it fetches reaches loopback only. */
 const start = (storage: string, pulse: string) =>
   Effect.gen(function*() {
-    const script = yield* bundle("test/workerd/worker.ts")
-    const miniflare = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new Miniflare({
-          modules: [{ type: "ESModule", path: "worker.js", contents: script }],
-          compatibilityDate: "2026-07-01",
-          cf: false,
-          bindings: { PULSE_URL: pulse },
-          kvNamespaces: ["KV"],
-          kvPersist: `${storage}/kv`,
-          durableObjects: { OBJECT: { className: "Place", useSQLite: true } },
-          durableObjectsPersist: `${storage}/do`,
-          outboundService: async (request: Request) => {
-            const { hostname } = new URL(request.url)
-            if (hostname !== "127.0.0.1") return new Response(`${hostname} is not loopback`, { status: 502 })
-            const body = request.method === "GET" ? undefined : await request.text()
-            const answer = await fetch(request.url, {
-              method: request.method,
-              headers: [...request.headers],
-              ...(body === undefined || body === "" ? {} : { body })
-            })
-            const text = await answer.text()
-            return new Response(text === "" ? null : text, { status: answer.status, headers: [...answer.headers] })
-          }
+    const miniflare = yield* Workers.run("test/workerd/worker.ts", {
+      bindings: { PULSE_URL: pulse },
+      kvNamespaces: ["KV"],
+      kvPersist: `${storage}/kv`,
+      durableObjects: { OBJECT: { className: "Place", useSQLite: true } },
+      durableObjectsPersist: `${storage}/do`,
+      outboundService: async (request: Request) => {
+        const { hostname } = new URL(request.url)
+        if (hostname !== "127.0.0.1") return new Response(`${hostname} is not loopback`, { status: 502 })
+        const body = request.method === "GET" ? undefined : await request.text()
+        const answer = await fetch(request.url, {
+          method: request.method,
+          headers: [...request.headers],
+          ...(body === undefined || body === "" ? {} : { body })
         })
-      ),
-      (started) => Effect.promise(() => started.dispose())
-    )
+        const text = await answer.text()
+        return new Response(text === "" ? null : text, { status: answer.status, headers: [...answer.headers] })
+      }
+    })
     yield* Effect.promise(() => miniflare.ready)
     return miniflare
   })

@@ -16,7 +16,7 @@ export const bundle = (entry: string): Effect.Effect<string, RuntimeError> =>
         target: "es2024",
         write: false,
         logLevel: "silent",
-        external: ["cloudflare:*"]
+        external: ["cloudflare:*", "node:*"]
       })
       return result.outputFiles.map((file) => file.text).join("")
     },

@@ -1,16 +1,34 @@
 /**
- * A Worker in workerd, through Miniflare, as its `wrangler.jsonc` describes it.
+ * Workers in workerd, through Miniflare: of a script, or of an example as its `wrangler.jsonc` describes it.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { Miniflare } from "miniflare"
+import type { WorkerOptions } from "miniflare"
 import { readFileSync } from "node:fs"
 import { createInterface } from "node:readline"
 import type { Readable } from "node:stream"
 import { bundle } from "./Bundle.ts"
 import { root } from "./Process.ts"
 import { RuntimeError } from "./Watch.ts"
+
+/** A script, bundled, as a module. Ended with the scope. */
+export const run = (entry: string, options: Partial<WorkerOptions> & Record<string, unknown> = {}) =>
+  Effect.flatMap(bundle(entry), (contents) =>
+    Effect.acquireRelease(
+      Effect.sync(() =>
+        new Miniflare({
+          modules: [{ type: "ESModule", path: "worker.js", contents }],
+          compatibilityDate: "2026-07-01",
+          cf: false,
+          host: "127.0.0.1",
+          port: 0,
+          ...options
+        })
+      ),
+      (started) => Effect.promise(() => started.dispose())
+    ))
 
 /** What is read of a `wrangler.jsonc`; a field that is not here is a mistake, so that no test passes by ignoring it. */
 const Config = Schema.fromJsonString(Schema.Struct({
@@ -56,33 +74,25 @@ export const start = (
 ): Effect.Effect<Worker, RuntimeError, Scope.Scope> =>
   Effect.gen(function*() {
     const config = yield* readConfig(directory)
-    const script = yield* bundle(`${directory}/${config.main}`)
     const sqlite = (config.migrations ?? []).flatMap((migration) => migration.new_sqlite_classes)
     const lines: Array<string> = []
-    const miniflare = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new Miniflare({
-          name: config.name,
-          modules: [{ type: "ESModule", path: "worker.js", contents: script }],
-          compatibilityDate: config.compatibility_date,
-          cf: false,
-          bindings: { ...config.vars, ...options.vars },
-          kvNamespaces: (config.kv_namespaces ?? []).map(({ binding }) => binding),
-          kvPersist: `${options.storage}/kv`,
-          durableObjects: Object.fromEntries(
-            (config.durable_objects?.bindings ?? []).map(({ class_name: className, name }) => [
-              name,
-              { className, useSQLite: sqlite.includes(className) }
-            ])
-          ),
-          durableObjectsPersist: `${options.storage}/do`,
-          handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
-            for (const input of [stdout, stderr]) createInterface({ input }).on("line", (line) => lines.push(line))
-          }
-        })
+    const miniflare = yield* run(`${directory}/${config.main}`, {
+      name: config.name,
+      compatibilityDate: config.compatibility_date,
+      bindings: { ...config.vars, ...options.vars },
+      kvNamespaces: (config.kv_namespaces ?? []).map(({ binding }) => binding),
+      kvPersist: `${options.storage}/kv`,
+      durableObjects: Object.fromEntries(
+        (config.durable_objects?.bindings ?? []).map(({ class_name: className, name }) => [
+          name,
+          { className, useSQLite: sqlite.includes(className) }
+        ])
       ),
-      (started) => Effect.promise(() => started.dispose())
-    )
+      durableObjectsPersist: `${options.storage}/do`,
+      handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
+        for (const input of [stdout, stderr]) createInterface({ input }).on("line", (line) => lines.push(line))
+      }
+    })
     yield* Effect.tryPromise({
       try: () => miniflare.ready,
       catch: (cause) =>
