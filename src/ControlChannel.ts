@@ -140,18 +140,12 @@ export {
 } from "./internal/controlChannel.ts"
 
 /**
- * A connection that is in its handshake.
+ * What a handshake says and hears.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Link<out In, in Out, out Session> {
-  /** The session of the last connection whose handshake succeeded: what to ask for again. `undefined`: this is the first. */
-  readonly previous: Session | undefined
-  /** The how manieth attempt since the last healthy connection, from 1. */
-  readonly attempt: number
-  /** How long it took to open this connection: about one round trip, where it is TCP. */
-  readonly opened: Duration.Duration
+export interface Exchange<out In, in Out> {
   /** What to call it in errors of one's own. */
   readonly at: Attempted
   /** Waits until it is written, at most `stepTimeout`. A message that does not fit into a frame is `Refused`. */
@@ -160,6 +154,21 @@ export interface Link<out In, in Out, out Session> {
   readonly receive: Effect.Effect<In, Failure>
   /** The next message, if there is one within this time; a message that comes later is not lost. */
   readonly receiveWithin: (within: Duration.Input) => Effect.Effect<In | undefined, Failure>
+}
+
+/**
+ * A connection that is in its handshake.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Link<out In, in Out, out Session> extends Exchange<In, Out> {
+  /** The session of the last connection whose handshake succeeded: what to ask for again. `undefined`: this is the first. */
+  readonly previous: Session | undefined
+  /** The how manieth attempt since the last healthy connection, from 1. */
+  readonly attempt: number
+  /** How long it took to open this connection: about one round trip, where it is TCP. */
+  readonly opened: Duration.Duration
 }
 
 /**

@@ -1,9 +1,6 @@
 /**
  * The engine behind `ControlChannel`: a transport for that of `Reconnect`, which opens a socket, frames it and lets the program's
  * handshake run on it; and one fiber in the background that reads the stream, so that the connection is kept whoever reads.
- *
- * On each connection one fiber reads and one writes. Neither is ever interrupted to wait for something else: what was taken from
- * the socket is never lost half way.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -21,20 +18,12 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../Backoff.ts"
 import * as Classify from "../Classify.ts"
-import type { ControlChannel, Event, Failure, Link, Options, Status } from "../ControlChannel.ts"
+import type { ControlChannel, Event, Failure, Options, Status } from "../ControlChannel.ts"
 import type { FrameError } from "../Framing.ts"
-import {
-  type Attempted,
-  AuthFailed,
-  Closed,
-  Inconclusive,
-  Refused,
-  Shutdown,
-  Stop,
-  Transient
-} from "../LifelineError.ts"
+import type { Attempted, Inconclusive, Transient } from "../LifelineError.ts"
+import { Closed, Shutdown, Stop } from "../LifelineError.ts"
 import type * as Reconnect from "../Reconnect.ts"
-import * as Watch from "./liveness.ts"
+import * as Wire from "./controlWire.ts"
 import * as Outbox from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
 
@@ -63,22 +52,11 @@ const eventBuffer = 256
 /** So many messages are read ahead on a connection. */
 const readAhead = 64
 
-const isFailure = (error: unknown): error is Failure =>
-  error instanceof Transient || error instanceof Inconclusive || error instanceof AuthFailed || error instanceof Refused
-
 const withCause = (error: unknown): unknown =>
   typeof error === "object" && error !== null && "reason" in error && typeof error.reason === "object" &&
     error.reason !== null && "cause" in error.reason
     ? error.reason.cause
     : error
-
-/** A connection after its handshake. */
-interface Open {
-  readonly write: (bytes: Uint8Array) => void
-  /** Ends when all that was handed over so far is written. */
-  readonly flushed: Effect.Effect<void>
-  readonly buffered: () => number
-}
 
 export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends Ends>(
   options: Options<In, Out, Session, R> & { readonly reconnect?: Backoff.Policy | false | undefined }
@@ -105,17 +83,14 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
   let session: Session | undefined
   let sessions = 0
   /** The connection that has a session, if there is one. */
-  let current: Open | undefined
+  let current: Wire.Wire<In, never> | undefined
   let ready = Deferred.makeUnsafe<Session, Ended>()
   /** How the last connection ended. */
   let last: Failure | undefined
   let disconnected: Disconnected | undefined
   let ended: Ended | undefined
 
-  const place = (operation: string) => ({ ...at, operation, now: now() })
-  const timedOut = (operation: string, after: Duration.Duration) => Classify.timedOut({ ...place(operation), after })
-  const inTime = <A, E, R2>(effect: Effect.Effect<A, E, R2>, operation: string, after = step) =>
-    Effect.timeoutOrElse(effect, { duration: after, orElse: () => Effect.fail(timedOut(operation, after)) })
+  const terms: Wire.Terms<In, Out> = { framing, codec, isHeartbeat, at, step, now, nanos }
 
   // -- sending ----------------------------------------------------------------------------------------------------------
 
@@ -132,29 +107,22 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
     }
   })
 
-  const frame = (message: Out): Result.Result<Uint8Array, FrameError> => framing.encode(codec.encode(message))
-
   // -- one connection ---------------------------------------------------------------------------------------------------
 
   /** How a connection that was open, or about to be, ended, in the algebra. */
-  const lost = ({ reason }: Socket.SocketError, operation: string): Failure => {
-    const cause = "cause" in reason ? reason.cause : undefined
+  const lost = (error: Socket.SocketError, operation: string): Failure => {
+    const { reason } = error
     // 1000 is also what a socket calls the end of a TCP stream: to a program that did not leave it is a loss.
     return reason._tag === "SocketCloseError" && reason.code !== 1000 && reason.code !== 1006
       ? Classify.fromClose(
         Classify.webSocketSubscribed,
         { code: reason.code, reason: reason.closeReason },
-        place(operation)
+        Wire.place(terms, operation)
       )
-      : Classify.unreachable({
-        ...place(operation),
-        detail: Classify.codeOf(cause) ?? "the connection ended",
-        cause
-      })
+      : Wire.unreachable(terms, error, operation)
   }
 
   const connect = Effect.fnUntraced(function*(dial: Reconnect.Dial<never>) {
-    const own = yield* Effect.scope
     const startedAt = nanos()
     const opening = Effect.gen(function*() {
       const socket = yield* options.open
@@ -162,127 +130,44 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
       const writer = yield* socket.writer
       return { pull, writer }
     })
-    const { pull, writer } = yield* inTime(
+    const { pull, writer } = yield* Wire.inTime(
+      terms,
       Effect.catch(opening, (error) => {
         const cause = withCause(error)
         return Effect.fail(
-          isFailure(error) ? error : Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
+          Wire.isFailure(error) ? error : Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
         )
       }),
       at.operation
     )
     const opened = Duration.nanos(nanos() - startedAt)
-    const failed = (error: Failure) => Queue.failCauseUnsafe(incoming, Cause.fail(error))
-
-    // -- reading
-    const incoming = yield* Queue.bounded<In, Failure>(readAhead)
-    const decode = framing.decoder()
-    let heard = nanos()
-    /** While nobody reads we do not either: then silence is ours. */
-    let isReading = true
-    const unclear = (detail: string, cause?: Error) => Classify.inconclusive({ ...place("read"), detail, cause })
-    const read = Effect.gen(function*() {
-      for (;;) {
-        for (const chunk of yield* Effect.mapError(pull, (error) => lost(error, "read"))) {
-          const { error, frames } = decode(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk)
-          for (const frame of frames) {
-            const decoded = codec.decode(frame)
-            if (Result.isFailure(decoded)) {
-              return yield* Effect.fail(unclear(`a message of ${frame.length} bytes that is none of this protocol`))
-            }
-            heard = nanos()
-            if (isHeartbeat?.(decoded.success) === true || Queue.offerUnsafe(incoming, decoded.success)) continue
-            isReading = false
-            yield* Queue.offer(incoming, decoded.success)
-            isReading = true
-            heard = nanos()
-          }
-          if (error !== undefined) return yield* Effect.fail(unclear(error.message, error))
-        }
-      }
-    })
-    yield* read.pipe(
-      Effect.catchCause((cause) => Effect.sync(() => Queue.failCauseUnsafe(incoming, cause))),
-      Effect.forkIn(own)
-    )
-
-    // -- writing
-    const outgoing = yield* Queue.unbounded<Uint8Array | Deferred.Deferred<void>>()
-    let buffered = 0
-    const write = Effect.flatMap(Queue.take(outgoing), (item) =>
-      item instanceof Uint8Array
-        ? Effect.map(writer.write(item), () => {
-          buffered -= item.length
-        })
-        : Effect.asVoid(Deferred.succeed(item, undefined)))
-    yield* Effect.forever(write).pipe(
-      Effect.catch((error) => Effect.sync(() => failed(lost(error, "send")))),
-      Effect.forkIn(own)
-    )
-    const open: Open = {
-      write: (bytes) => {
-        buffered += bytes.length
-        Queue.offerUnsafe(outgoing, bytes)
-      },
-      flushed: Effect.suspend(() => {
-        const mark = Deferred.makeUnsafe<void>()
-        Queue.offerUnsafe(outgoing, mark)
-        return Deferred.await(mark)
-      }),
-      buffered: () => buffered
-    }
-
-    const unfit = (path: string, { message }: FrameError) =>
-      Classify.invalidRequest({ ...place("handshake"), issues: [{ path, message }] })
+    const wire = yield* Wire.make(terms, { pull, writer, readAhead, lost })
 
     // -- the handshake
-    const next = Queue.take(incoming)
-    const link: Link<In, Out, Session> = {
+    const { every, ping } = liveness
+    const pinged = ping === undefined ? undefined : Wire.frame(terms, ping)
+    if (pinged !== undefined && Result.isFailure(pinged)) {
+      return yield* Effect.fail(Wire.unfit(terms, "liveness.ping", pinged.failure))
+    }
+    const obtained = yield* options.handshake({
+      ...Wire.exchange(terms, wire),
       previous: session,
       attempt: dial.attempt,
-      opened,
-      at,
-      send: (message) =>
-        Effect.suspend((): Effect.Effect<void, Transient | Refused> => {
-          const framed = frame(message)
-          if (Result.isFailure(framed)) return Effect.fail(unfit("message", framed.failure))
-          open.write(framed.success)
-          return inTime(open.flushed, "handshake")
-        }),
-      receive: inTime(next, "handshake"),
-      receiveWithin: (within) =>
-        Effect.timeoutOrElse(next, {
-          duration: Duration.fromInputUnsafe(within),
-          orElse: () => Effect.succeed(undefined)
-        })
-    }
-    const { every, ping } = liveness
-    const pinged = ping === undefined ? undefined : frame(ping)
-    if (pinged !== undefined && Result.isFailure(pinged)) {
-      return yield* Effect.fail(unfit("liveness.ping", pinged.failure))
-    }
-    const obtained = yield* options.handshake(link)
+      opened
+    })
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
-        if (current !== open) return
+        if (current !== wire) return
         current = undefined
         if (ended === undefined && Deferred.isDoneUnsafe(ready)) ready = Deferred.makeUnsafe()
       })
     )
     session = obtained
-    current = open
+    current = wire
 
-    // -- liveness
-    heard = nanos()
-    const ask = pinged === undefined ? undefined : () => open.write(pinged.success)
-    yield* Watch.watch({ deadline, heard: () => isReading ? heard : nanos(), ask }).pipe(
-      Effect.andThen(Effect.sync(() => failed(timedOut("read", deadline)))),
-      Effect.forkIn(own)
-    )
-    if (ask !== undefined && every !== undefined) {
-      yield* Effect.forkIn(Effect.forever(Effect.delay(Effect.sync(ask), every)), own)
-    }
-    return Stream.fromPull(Effect.succeed(Queue.takeAll(incoming))).pipe(
+    const ask = pinged === undefined ? undefined : () => wire.write(pinged.success)
+    yield* Wire.keep(terms, wire, { deadline, ask, every })
+    return Stream.fromPull(Effect.succeed(Queue.takeAll(wire.incoming))).pipe(
       Stream.map((message): Reconnect.Frame<{ readonly message: In }> => ({ value: { message }, progress: false }))
     )
   })
@@ -297,7 +182,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
   const transport = (dial: Reconnect.Dial<never>) =>
     Effect.suspend(() => {
       last = undefined
-      return inTime(connect(dial), at.operation, openWithin)
+      return Wire.inTime(terms, connect(dial), at.operation, openWithin)
     }).pipe(Effect.mapError(ending(false)), Effect.map(Stream.mapError(ending(true))))
 
   // -- the channel ------------------------------------------------------------------------------------------------------
@@ -382,10 +267,10 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
     if (isClosing) return Deferred.await(closed)
     isClosing = true
     outbox.stop(closing)
-    const open = current
-    const flush = open === undefined || ended !== undefined
+    const wire = current
+    const flush = wire === undefined || ended !== undefined
       ? Effect.void
-      : Effect.timeoutOption(Effect.andThen(outbox.drain, open.flushed), closeWithin)
+      : Effect.timeoutOption(Effect.andThen(outbox.drain, wire.flushed), closeWithin)
     return Effect.uninterruptible(flush.pipe(
       Effect.andThen(Effect.sync(() => end(closing))),
       Effect.andThen(Fiber.interrupt(fiber)),
@@ -399,7 +284,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
     messages: Stream.fromPull(Effect.succeed(Queue.takeAll(inbox))),
     send: (message) =>
       Effect.suspend((): Effect.Effect<void, Ended | Outbox.Overflow | FrameError> => {
-        const framed = frame(message)
+        const framed = Wire.frame(terms, message)
         return Result.isFailure(framed) ? Effect.fail(framed.failure) : outbox.send(framed.success)
       }),
     session: Effect.suspend(() => Deferred.await(ready)),
