@@ -165,22 +165,11 @@ const authenticate = Effect.fnUntraced(function*(
     yield* link.send(hello)
     first = yield* link.receive
     // It did ask, and what it got was no answer: it will not take another.
-    if (isChallenge(first)) {
+    if (Protocol.isChallenge(first)) {
       return yield* Effect.fail(Classify.timedOut({ ...evidence(link), after: Duration.seconds(2) }))
     }
   }
-  if (!isChallenge(first)) {
-    return yield* Effect.fail(
-      typeof first === "object" && "Error" in first
-        ? Classify.inconclusive(evidence(link, first.Error))
-        : Classify.notChallenged(evidence(link))
-    )
-  }
-  const proof = yield* answer(secret, first.Challenge)
-  if (proof === undefined) {
-    return yield* Effect.fail(Classify.inconclusive(evidence(link, "the challenge is not a UUID")))
-  }
-  yield* link.send({ Authenticate: proof })
+  yield* link.send(yield* Protocol.prove(evidence(link), secret, first))
   // In parts: should this program have been held up, what came meanwhile is read before the time is over.
   const part = Duration.times(patienceOf(link.opened), 0.25)
   let refusal: ServerMessage | undefined
@@ -192,9 +181,6 @@ const authenticate = Effect.fnUntraced(function*(
       : unexpected(link, refusal)
   )
 })
-
-const isChallenge = (message: ServerMessage): message is { readonly Challenge: string } =>
-  typeof message === "object" && "Challenge" in message
 
 /**
  * The handshake of a control connection: proves that we have the secret, and asks for a port: the one that we had, else

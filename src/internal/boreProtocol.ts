@@ -6,9 +6,11 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { ClientMessage, ServerMessage } from "../Bore.ts"
+import * as Classify from "../Classify.ts"
 import type { Codec } from "../ControlChannel.ts"
 import { text } from "../ControlChannel.ts"
 import * as Framing from "../Framing.ts"
+import type { Attempted, AuthFailed, Inconclusive } from "../LifelineError.ts"
 
 /** What a peer may send: none of it is trusted to be more than this. */
 const Port = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))
@@ -48,4 +50,26 @@ export const answer = Effect.fnUntraced(function*(
     return subtle.sign("HMAC", key, bytes)
   })
   return Hex.encode(new Uint8Array(signed))
+})
+
+export const isChallenge = (message: ServerMessage): message is { readonly Challenge: string } =>
+  typeof message === "object" && "Challenge" in message
+
+/** What answers the first message of a server that is to ask for the secret. */
+export const prove = Effect.fnUntraced(function*(
+  at: Attempted,
+  secret: Redacted.Redacted,
+  first: ServerMessage
+): Effect.fn.Return<{ readonly Authenticate: string }, AuthFailed | Inconclusive> {
+  if (!isChallenge(first)) {
+    return yield* Effect.fail(
+      typeof first === "object" && "Error" in first
+        ? Classify.inconclusive({ ...at, detail: first.Error })
+        : Classify.notChallenged(at)
+    )
+  }
+  const proof = yield* answer(secret, first.Challenge)
+  return proof === undefined
+    ? yield* Effect.fail(Classify.inconclusive({ ...at, detail: "the challenge is not a UUID" }))
+    : { Authenticate: proof }
 })
