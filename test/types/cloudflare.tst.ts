@@ -1,5 +1,6 @@
-import type { DurableObjectStorage, KVNamespace } from "@cloudflare/workers-types"
+import type { DurableObjectStorage, KVNamespace, Socket } from "@cloudflare/workers-types"
 import * as CheckIn from "effect-lifeline/CheckIn"
+import type * as CloudflareSocket from "effect-lifeline/cloudflare/CloudflareSocket"
 import type * as Cloudflare from "effect-lifeline/cloudflare/KeyValueStore"
 import type { AuthFailed, Refused, Transient } from "effect-lifeline/LifelineError"
 import type { Registry } from "effect-lifeline/Registry"
@@ -38,5 +39,9 @@ describe("Cloudflare's own types fit", () => {
 
   test("the storage of a Durable Object", () => {
     expect<DurableObjectStorage>().type.toBeAssignableTo<Cloudflare.Storage>()
+  })
+
+  test("a TCP connection", () => {
+    expect<Socket>().type.toBeAssignableTo<CloudflareSocket.Connection>()
   })
 })
