@@ -2,6 +2,7 @@
  * A server that follows bore's wire protocol, over TCP on loopback, written from its description; and does as a script says
  * where that is wanted. It keeps what clients said.
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Crypto from "node:crypto"
@@ -23,11 +24,12 @@ export interface Options {
 
 export interface Server {
   readonly port: number
-  /** What came, e.g. `0: {"Hello":0}` on the first connection. */
+  /** What came, e.g. `0: {"Hello":0}` on the first connection; and that it was given a port: `0: has 40000`. */
   readonly said: ReadonlyArray<string>
   readonly until: (
     what: string,
-    find: (said: ReadonlyArray<string>) => boolean
+    find: (said: ReadonlyArray<string>) => boolean,
+    within?: Duration.Input
   ) => Effect.Effect<void, Watch.RuntimeError>
   readonly say: (message: unknown) => void
   /** Ends every connection, and listens no more. */
@@ -101,6 +103,7 @@ export const make = (options: Options = {}): Effect.Effect<Server, never, Scope.
               held.set(port = wanted, socket)
               say({ Hello: wanted })
               ready.add(socket)
+              note(`${n}: has ${wanted}`)
               timer = setInterval(() => say("Heartbeat"), heartbeat)
             }
           }
@@ -114,7 +117,7 @@ export const make = (options: Options = {}): Effect.Effect<Server, never, Scope.
         resume(Effect.succeed({
           port: typeof address === "object" && address !== null ? address.port : 0,
           said: lines,
-          until: (what, find) => Effect.asVoid(seen.until(what, () => find(lines) ? true : undefined)),
+          until: (what, find, within) => Effect.asVoid(seen.until(what, () => find(lines) ? true : undefined, within)),
           say: (message) => {
             for (const socket of ready) socket.write(frame(message))
           },
