@@ -1,0 +1,27 @@
+/** `HOST[:PORT]` as people write it, with IPv6 addresses in brackets or, without a port, bare. */
+import * as Result from "effect/Result"
+
+export interface Address {
+  readonly host: string
+  readonly port: number | undefined
+}
+
+const form = "write HOST or HOST:PORT, e.g. bore.example, bore.example:7835 or [::1]:7835"
+
+/** A failure says what is wrong, and shows nothing of what was given: it may hold a password. */
+export const parse = (text: string): Result.Result<Address, string> => {
+  if (text.includes("://")) return Result.fail(`is a URL: ${form}`)
+  if (text.includes("@")) return Result.fail(`has a user name, which bore does not know: ${form}`)
+  const [, bracketed, bare, port] = /^(?:\[([0-9a-fA-F:.%\w]+)\]|([^\s:[\]/?#]+))(?::(\d{1,5}))?$/.exec(text) ??
+    /^()([0-9a-fA-F:.]+)()$/.exec(text) ?? []
+  const host = bracketed || bare
+  if (host === undefined || host === "") return Result.fail(`is not an address: ${form}`)
+  if (!port) return Result.succeed({ host, port: undefined })
+  const number = Number(port)
+  return number >= 1 && number <= 65535
+    ? Result.succeed({ host, port: number })
+    : Result.fail("has a port that is none: ports are 1 to 65535")
+}
+
+/** The reverse, for people. */
+export const show = (host: string, port: number): string => `${host.includes(":") ? `[${host}]` : host}:${port}`

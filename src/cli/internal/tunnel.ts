@@ -1,0 +1,86 @@
+/** What `lifeline tunnel` does: keeps the tunnel, says where it is, and how it ended. */
+import * as NodeSocket from "@effect/platform-node/NodeSocket"
+import * as Console from "effect/Console"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Backoff from "../../Backoff.ts"
+import * as Bore from "../../Bore.ts"
+import type * as ControlChannel from "../../ControlChannel.ts"
+import * as Address from "./address.ts"
+import * as Exits from "./exits.ts"
+import * as Logging from "./logging.ts"
+
+export interface Options {
+  readonly to: { readonly host: string; readonly port: number }
+  readonly local: { readonly host: string; readonly port: number }
+  /** 0: any. */
+  readonly port: number
+  readonly secret: Redacted.Redacted | undefined
+  readonly reconnect: boolean
+  /** Seconds. */
+  readonly maxReconnectDelay: number | undefined
+  readonly exitCodeOnDisconnect: number
+  readonly logFormat: Logging.Format
+}
+
+/** Says where the tunnel is, whenever that changes, and runs until it ends for good. */
+const follow = Effect.fnUntraced(function*<E>(
+  { local, to }: Options,
+  channel: ControlChannel.ControlChannel<Bore.ServerMessage, Bore.ClientMessage, Bore.Session, E>
+) {
+  let announced: number | undefined
+  const announce = (status: ControlChannel.Status<Bore.Session, E>) => {
+    if (status._tag !== "Ready") return Effect.void
+    const before = announced
+    announced = status.session.port
+    const here = Address.show(to.host, announced)
+    return Effect.andThen(
+      before === announced ? Effect.void : Console.log(`listening at ${here}`),
+      Effect.logInfo(
+        `connected${before === undefined ? "" : " again"}: ${here} leads to ${Address.show(local.host, local.port)}`
+      ).pipe(Effect.annotateLogs({ port: announced }))
+    )
+  }
+  yield* Effect.forkScoped(Stream.runForEach(SubscriptionRef.changes(channel.status), announce))
+  return yield* Stream.runDrain(channel.messages)
+})
+
+const keep = Effect.fnUntraced(function*(options: Options) {
+  const at = Address.show(options.to.host, options.to.port)
+  const common = {
+    open: NodeSocket.makeNet({ ...options.to, keepAlive: true, keepAliveInitialDelay: 30_000 }),
+    at: { operation: "connect", target: at },
+    port: options.port,
+    secret: options.secret
+  }
+  yield* Effect.logInfo(`connecting to ${at}`)
+  if (!options.reconnect) return yield* follow(options, yield* Bore.make({ ...common, reconnect: false }))
+  const { jitter } = Backoff.boreControl
+  const reconnect = options.maxReconnectDelay === undefined
+    ? Backoff.boreControl
+    : Backoff.make({ cap: Duration.seconds(options.maxReconnectDelay), jitter })
+  return yield* follow(options, yield* Bore.make({ ...common, reconnect }))
+}, Effect.scoped)
+
+/** Runs until it ends for good or is interrupted; then says why, and with which exit code. */
+export const run = (options: Options): Effect.Effect<void, Exits.Exit> =>
+  keep(options).pipe(
+    Effect.catch((error) => {
+      // Nobody but this program closes the channel, and then nobody listens.
+      if (error._tag === "Closed") return Effect.interrupt
+      const { code, message } = Exits.endOf(error, {
+        at: Address.show(options.to.host, options.to.port),
+        port: options.port,
+        onDisconnect: options.exitCodeOnDisconnect
+      })
+      const log = code === Exits.codes.clean ? Effect.logInfo : Effect.logFatal
+      return log(message).pipe(
+        Effect.annotateLogs({ exitCode: code }),
+        Effect.andThen(Effect.fail(new Exits.Exit({ code })))
+      )
+    }),
+    Effect.provide(Logging.layer({ format: options.logFormat }))
+  )
