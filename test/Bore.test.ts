@@ -125,6 +125,9 @@ describe("Bore.make", () => {
   it.effect.each<readonly [string, ReadonlyArray<unknown>, Redacted.Redacted | undefined, string]>([
     ["it wants a secret, and there is none", [{ Challenge: uuid }], undefined, "AuthFailed.CredentialMissing"],
     ["it rejects the secret", [{ Challenge: uuid }, { Error: "invalid secret" }], secret, "AuthFailed.Unauthorized"],
+    // Its words are shown, and not looked at: they are another server's to choose.
+    ["… in words of a port", [{ Challenge: uuid }, { Error: "port in use" }], secret, "AuthFailed.Unauthorized"],
+    ["… by asking again", [{ Challenge: uuid }, { Challenge: uuid }], secret, "AuthFailed.Unauthorized"],
     ["it says hello without asking", [{ Hello: 1 }], secret, "AuthFailed.NotChallenged"],
     ["it beats without asking", ["{\"Connection\":\"x\"}\0"], secret, "AuthFailed.NotChallenged"],
     [
@@ -133,6 +136,8 @@ describe("Bore.make", () => {
       undefined,
       "Refused.Conflict"
     ],
+    ["… in words of a secret", [{ Error: "invalid secret" }], undefined, "Refused.Conflict"],
+    ["… in no words", [{ Error: "" }], undefined, "Refused.Conflict"],
     ["a challenge that is not a UUID", [{ Challenge: "me" }], secret, "Disconnected Inconclusive"],
     ["garbage", ["HTTP/1.1 502 Bad Gateway\r\n\r\n\0"], undefined, "Disconnected Inconclusive"],
     ["no JSON, no end", ["x".repeat(300)], undefined, "Disconnected Inconclusive"],
