@@ -48,6 +48,7 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
@@ -55,12 +56,14 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type * as Socket from "effect/socket/Socket"
+import type * as SocketServer from "effect/socket/SocketServer"
 import type * as Stream from "effect/Stream"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type * as Backoff from "./Backoff.ts"
 import type { FrameError, Framing } from "./Framing.ts"
 import * as Engine from "./internal/controlChannel.ts"
 import type { Disconnected } from "./internal/controlChannel.ts"
+import * as ServerEngine from "./internal/controlServer.ts"
 import type { Overflow } from "./internal/outbox.ts"
 import type {
   Attempted,
@@ -381,3 +384,329 @@ export const layer = <I, In, Out, Session, E, R>(
   key: Context.Key<I, ControlChannel<In, Out, Session, E>>,
   channel: Effect.Effect<ControlChannel<In, Out, Session, E>, never, R>
 ): Layer.Layer<I, never, Exclude<R, Scope.Scope>> => Layer.effect(key, channel)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The other side
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * How a connection to a server ends, or does not come about, where its handler did not just return.
+ *
+ * | it is | as |
+ * |---|---|
+ * | what the handshake failed with | its verdict |
+ * | `Transient` (`TimedOut`) | the client was silent, in the handshake or afterwards; or who held its identity did not let go in time |
+ * | `Transient` (`Unreachable`) | the client is gone |
+ * | `Transient` (`Throttled`) | there are as many connections as may be |
+ * | `Inconclusive` | a frame that is too long, a message that the codec does not know |
+ * | `Refused` (`Conflict`) | its identity is taken, where that is refused |
+ * | `Closed` (`Replaced`) | evicted: a newer connection proved the same identity |
+ * | `Closed` (`Shutdown`) | the server is closed |
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type Ending = Failure | Closed
+
+/**
+ * What a client is told as its connection ends.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Farewell<out Out> {
+  /** The last message. */
+  readonly message?: Out | undefined
+  /** The close frame. For WebSockets only: a TCP connection would be cut off by it, and the last message be lost. */
+  readonly close?: { readonly code: number; readonly reason?: string | undefined } | undefined
+}
+
+/**
+ * Who a client is. Two connections of one identity are one client: the newer one takes over. `undefined`: nobody in particular.
+ * It is shown in log lines, events and errors: a name, never a credential.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Identified {
+  readonly identity: string | undefined
+}
+
+/**
+ * A connection that was accepted and is in its handshake.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Accepted<out In, in Out> extends Exchange<In, Out> {
+  /** The how manieth connection to this server it is, from 1. */
+  readonly id: number
+}
+
+/**
+ * A connection with a session, for its handler.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Connection<out In, in Out, out Session> {
+  readonly id: number
+  readonly session: Session
+  /**
+   * What the client sends, without heartbeats; by one reader: two share what comes. Ends with an error always: after what
+   * waits, with how the connection ended.
+   */
+  readonly messages: Stream.Stream<In, Ending>
+  /** Succeeds when the platform took the message. A caller that is interrupted takes its message back. */
+  readonly send: (message: Out) => Effect.Effect<void, Ending | Overflow | FrameError>
+  /** Whether a newer connection of the same identity took over: for finalizers that would leave something to it. */
+  readonly evicted: Effect.Effect<boolean>
+}
+
+/**
+ * How the two sides of a connection find out that the other one is dead.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServeLiveness<out Out> {
+  /** Sent as long as the connection lives and nothing else waits to be sent. @default none */
+  readonly heartbeat?: Out | undefined
+  /** @default 500 milliseconds */
+  readonly every?: Duration.Input | undefined
+  /** A client from which no message came for so long is dead. @default it may be silent for ever */
+  readonly deadline?: Duration.Input | undefined
+}
+
+/**
+ * What a server is made from. The first three are needed, and a codec where messages are not bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServeOptions<in out In, in out Out, in out Session extends Identified, out R = never> {
+  /** Where a message ends. */
+  readonly framing: Framing
+  /**
+   * Finds out who the client is. Its verdicts are its errors. The older connection of the same identity is still there while
+   * it runs: what says to the client that it is in is best sent by the handler, before anything else.
+   *
+   * What a `SocketServer` provides with each connection, e.g. `NodeSocket.NetSocket`, can be had by `Effect.serviceOption`.
+   */
+  readonly handshake: (link: Accepted<In, Out>) => Effect.Effect<Session, Failure, R>
+  /**
+   * What becomes of a connection; the connection ends with it. Run in a scope of its own, which is closed before a newer
+   * connection of the same identity gets its handler: what it acquires, e.g. a port, is free for that.
+   *
+   * When the connection ends, `messages` end, and the handler has `closeTimeout` to come to its end. An evicted one is
+   * interrupted at once. What it fails with ends its own connection, and is logged; a {@link Failure} is told by `farewell`.
+   */
+  readonly handler: (connection: Connection<In, Out, Session>) => Effect.Effect<unknown, unknown, R>
+  /** What a frame is. @default as {@link bytes} */
+  readonly codec: Codec<In, Out>
+  /** Which messages are there only to show that the client lives: no handler is handed them. @default none */
+  readonly isHeartbeat?: ((message: In) => boolean) | undefined
+  /** @default no heartbeats, and no deadline */
+  readonly liveness?: ServeLiveness<Out> | undefined
+  /** What a newer connection of an identity does to the older one, once it is authenticated. @default "evict" */
+  readonly onTaken?: "evict" | "refuse" | undefined
+  /** What a client is told as its connection ends. @default nothing */
+  readonly farewell?: ((ending: Ending) => Farewell<Out> | undefined) | undefined
+  /**
+   * So many connections may have a session. One that evicts another needs no place of its own.
+   *
+   * @default 1024
+   */
+  readonly maxConnections?: number | undefined
+  /** So many may be in their handshake, or wait for another to be evicted; further ones are turned away. @default 128 */
+  readonly maxHandshakes?: number | undefined
+  /** The deadline of each message sent or waited for in the handshake. @default 3 seconds */
+  readonly stepTimeout?: Duration.Input | undefined
+  /** The deadline of the whole handshake. @default 10 seconds */
+  readonly handshakeTimeout?: Duration.Input | undefined
+  /**
+   * How long a newer connection waits for the scope of the one that it evicts. Should it not be closed by then, the newer one
+   * is turned away, as `Transient`: never are there two. Less than its client waits for an answer. @default 2 seconds
+   */
+  readonly evictTimeout?: Duration.Input | undefined
+  /** How long the end of a connection may take: for what waits to be sent, and for its handler. @default 500 milliseconds */
+  readonly closeTimeout?: Duration.Input | undefined
+  /** What may wait to be sent on each connection, and what becomes of more. */
+  readonly outbox?: OutboxOptions | undefined
+  /**
+   * So many messages of each connection may wait to be read. Then nothing more is read from it, and its silence proves nothing.
+   *
+   * @default 64
+   */
+  readonly inbox?: number | undefined
+  /** What errors and log lines call it. @default `{ operation: "accept", target: "control channel" }` */
+  readonly at?: Attempted | undefined
+}
+
+/**
+ * A connection that has a session. `since` is milliseconds since 1970.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Connected<out Session> {
+  readonly id: number
+  readonly session: Session
+  readonly since: number
+}
+
+/**
+ * Where a server stands: how many connections have a session, and how many are in their handshake.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ServerStatus =
+  | { readonly _tag: "Serving"; readonly connections: number; readonly handshakes: number }
+  /** Nobody is let in any more; those who are there are told. */
+  | { readonly _tag: "Closing"; readonly connections: number; readonly handshakes: number }
+  | { readonly _tag: "Closed" }
+
+/**
+ * What happened, as it happens. `at` is milliseconds since 1970. Each `Connected` is followed by one of `Evicted`, `Lost`,
+ * `Ended` with the same `id`, unless `Closed` comes first.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ServerEvent<Session> =
+  | { readonly _tag: "Connected"; readonly at: number; readonly id: number; readonly session: Session }
+  /** A connection ended before it had a session. */
+  | { readonly _tag: "Refused"; readonly at: number; readonly id: number; readonly cause: Ending }
+  /** A newer connection, `by`, took over. */
+  | {
+    readonly _tag: "Evicted"
+    readonly at: number
+    readonly id: number
+    readonly session: Session
+    readonly by: number
+  }
+  /** A connection with a session ended by itself. */
+  | {
+    readonly _tag: "Lost"
+    readonly at: number
+    readonly id: number
+    readonly session: Session
+    readonly cause: Failure
+  }
+  /** Its handler ended; `cause`: not well. */
+  | {
+    readonly _tag: "Ended"
+    readonly at: number
+    readonly id: number
+    readonly session: Session
+    readonly cause: Cause.Cause<unknown> | undefined
+  }
+  | { readonly _tag: "Closed"; readonly at: number }
+
+/**
+ * See {@link serve}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Server<out Session> {
+  /**
+   * Serves one connection; ends when that has ended. Who is interrupted closes it. For runtimes whose sockets do not come from
+   * a `SocketServer`, e.g. one half of a Worker's `WebSocketPair`.
+   */
+  readonly accept: (socket: Socket.Socket) => Effect.Effect<void>
+  /** Who is connected now, by how long. */
+  readonly connections: Effect.Effect<ReadonlyArray<Connected<Session>>>
+  readonly status: SubscriptionRef.SubscriptionRef<ServerStatus>
+  /** From now on. Ends when the server does. A reader that is behind loses the oldest events beyond the last 256. */
+  readonly events: Stream.Stream<ServerEvent<Session>>
+  /**
+   * As the end of its scope does: lets nobody in any more, tells every client, sends what waits for `closeTimeout` at most.
+   * Idempotent.
+   */
+  readonly close: Effect.Effect<void>
+}
+
+/**
+ * The server side of a channel, over whatever listens: TCP on Node, Deno and Bun (`NodeSocketServer.layer`), WebSockets
+ * (`NodeSocketServer.layerWebSocket`). It lives as long as the scope.
+ *
+ * - **Nobody is let in** without a handshake that succeeded, in its deadlines; at most `maxHandshakes` may try at once.
+ * - **One connection for each identity.** The newer one evicts the older one, but not before it is authenticated: a client whose
+ *   link broke unnoticed has its port back at once, and nobody else can take it. The older one's scope is closed before the
+ *   newer one's handler runs.
+ * - **An evicted client** sees its connection end, and comes back by its backoff: two programs that fight for one identity evict
+ *   each other less and less often. What `farewell` makes of `Closed` can tell it to stay away.
+ * - **One connection cannot harm another**: its handler's failures and defects, its garbage and its silence are its own; what it
+ *   does not read fills its own outbox, what its handler does not read holds up itself.
+ *
+ * It fails at once, with `Refused`, where the heartbeat does not fit into a frame, or a limit lets nobody in.
+ *
+ * **Example** (A name for everyone)
+ *
+ * ```ts
+ * import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
+ * import * as Classify from "effect-lifeline/Classify"
+ * import * as ControlChannel from "effect-lifeline/ControlChannel"
+ * import * as Framing from "effect-lifeline/Framing"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import * as Stream from "effect/Stream"
+ *
+ * declare const nameOf: (token: string) => Effect.Effect<string | undefined>
+ *
+ * const served = ControlChannel.serve({
+ *   framing: Framing.newline({ maxBytes: 1024 }),
+ *   codec: ControlChannel.text,
+ *   liveness: { heartbeat: "beat" },
+ *   farewell: (ending) => ({ message: ending._tag === "Closed" ? "bye" : "no" }),
+ *   handshake: Effect.fnUntraced(function*(link: ControlChannel.Accepted<string, string>) {
+ *     const identity = yield* nameOf(yield* link.receive)
+ *     return identity === undefined ? yield* Effect.fail(Classify.unauthorized(link.at)) : { identity }
+ *   }),
+ *   handler: Effect.fnUntraced(function*({ messages, send, session }) {
+ *     yield* send(`welcome ${session.identity}`)
+ *     yield* Stream.runForEach(messages, (line) => send(`you said ${line}`))
+ *   })
+ * })
+ *
+ * export const layer = Layer.effectDiscard(served).pipe(Layer.provide(NodeSocketServer.layer({ port: 7000 })))
+ * ```
+ *
+ * @category servers
+ * @since 0.1.0
+ */
+export const serve: <In, Out, Session extends Identified, R = never>(
+  options: ServeOptions<In, Out, Session, R>
+) => Effect.Effect<
+  Server<Session>,
+  Refused,
+  Exclude<R, Scope.Scope> | Scope.Scope | SocketServer.SocketServer
+> = ServerEngine.serve
+
+/**
+ * As {@link serve}, where nothing listens: the program hands it each connection with `accept`.
+ *
+ * **Example** (A socket from elsewhere)
+ *
+ * ```ts
+ * import * as ControlChannel from "effect-lifeline/ControlChannel"
+ * import * as Effect from "effect/Effect"
+ * import * as Socket from "effect/socket/Socket"
+ *
+ * declare const options: ControlChannel.ServeOptions<string, string, { readonly identity: string }>
+ * declare const half: WebSocket
+ *
+ * export const program = Effect.scoped(Effect.gen(function*() {
+ *   const server = yield* ControlChannel.makeServer(options)
+ *   yield* server.accept(yield* Socket.fromWebSocket(Effect.succeed(half)))
+ * }))
+ * ```
+ *
+ * @category servers
+ * @since 0.1.0
+ */
+export const makeServer: <In, Out, Session extends Identified, R = never>(
+  options: ServeOptions<In, Out, Session, R>
+) => Effect.Effect<Server<Session>, Refused, Exclude<R, Scope.Scope> | Scope.Scope> = ServerEngine.make

@@ -24,6 +24,7 @@ import type { Attempted, Inconclusive, Transient } from "../LifelineError.ts"
 import { Closed, Shutdown, Stop } from "../LifelineError.ts"
 import type * as Reconnect from "../Reconnect.ts"
 import * as Wire from "./controlWire.ts"
+import * as EventFeed from "./eventFeed.ts"
 import * as Outbox from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
 
@@ -47,8 +48,6 @@ export class Disconnected extends Data.TaggedError("Disconnected")<
 /** All ends there may be; which are possible goes by `reconnect`, and the public signature says it. */
 export type Ends = Engine.Ends | Disconnected
 
-/** So many events a slow reader may be behind before it misses the oldest. */
-const eventBuffer = 256
 /** So many messages are read ahead on a connection. */
 const readAhead = 64
 
@@ -77,7 +76,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
   const nanos = () => clock.monotonicTimeNanosUnsafe()
   const now = () => clock.currentTimeMillisUnsafe()
   const inbox = yield* Queue.bounded<In, Ended>(options.inbox ?? 1024)
-  const listeners = new Set<Queue.Enqueue<Event<Session, E>, Cause.Done>>()
+  const events = EventFeed.make<Event<Session, E>>()
   const status = yield* SubscriptionRef.make<Status<Session, E>>({ _tag: "Connecting", attempt: 1 })
 
   let session: Session | undefined
@@ -187,10 +186,6 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
 
   // -- the channel ------------------------------------------------------------------------------------------------------
 
-  const publish = (event: Event<Session, E>) => {
-    for (const listener of listeners) Queue.offerUnsafe(listener, event)
-  }
-
   const wires: Engine.Wires = {
     listeners: new Set(),
     set: Effect.fnUntraced(function*(next) {
@@ -201,7 +196,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
         if (session === undefined) return
         const again = sessions++ > 0
         yield* SubscriptionRef.set(status, { _tag: "Ready", since: next.since, session })
-        publish({ _tag: "Ready", at: now(), session, again })
+        events.publish({ _tag: "Ready", at: now(), session, again })
         // Last: who waits for the session finds the status to say the same.
         Deferred.doneUnsafe(ready, Exit.succeed(session))
         return
@@ -213,13 +208,13 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
           cause: next.cause?._tag === "Stop" ? disconnected as E | undefined : next.cause as E | Shutdown | undefined
         }
       yield* SubscriptionRef.set(status, after)
-      if (last !== undefined && wasReady) publish({ _tag: "Lost", at: now(), cause: last })
+      if (last !== undefined && wasReady) events.publish({ _tag: "Lost", at: now(), cause: last })
       if (last !== undefined && before._tag === "Connecting" && after._tag !== "Connecting") {
-        publish({ _tag: "Failed", at: now(), attempt: before.attempt, cause: last })
+        events.publish({ _tag: "Failed", at: now(), attempt: before.attempt, cause: last })
       }
       if (after._tag === "Closed") {
-        publish({ _tag: "Closed", at: now(), cause: after.cause })
-        for (const listener of listeners) Queue.endUnsafe(listener)
+        events.publish({ _tag: "Closed", at: now(), cause: after.cause })
+        events.end()
       }
     })
   }
@@ -289,14 +284,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
       }),
     session: Effect.suspend(() => Deferred.await(ready)),
     status,
-    events: Stream.callback<Event<Session, E>>((listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          if (SubscriptionRef.getUnsafe(status)._tag === "Closed") Queue.endUnsafe(listener)
-          listeners.add(listener)
-        }),
-        () => Effect.sync(() => listeners.delete(listener))
-      ), { bufferSize: eventBuffer, strategy: "sliding" }),
+    events: events.stream,
     reconnectNow: Effect.sync(() => {
       for (const listener of wires.listeners) listener("now")
     }),

@@ -181,7 +181,9 @@ export const make = Effect.fnUntraced(function*<In, Out, E = never>(
 /** The steps of a handshake on it. `incoming` may be ended by nothing but the connection until it is over. */
 export const exchange = <In, Out>(
   terms: Terms<In, Out>,
-  { flushed, incoming, write }: Pick<Wire<In, never>, "flushed" | "incoming" | "write">
+  { flushed, incoming, write }: Pick<Wire<In, never>, "flushed" | "write"> & {
+    readonly incoming: Queue.Dequeue<In, Failure>
+  }
 ): Exchange<In, Out> => {
   const next = Queue.take(incoming)
   return {

@@ -22,7 +22,12 @@ export const broken = (code: string) =>
 /** `started` runs for each connection, once it is open. */
 export const make = (started: (connection: Connection, n: number) => Effect.Effect<void> = () => Effect.void) => {
   const connections: Array<Connection> = []
-  const state = { writes: Effect.void as Effect.Effect<void>, opens: Effect.void as Effect.Effect<void, unknown> }
+  const state = {
+    writes: Effect.void as Effect.Effect<void>,
+    opens: Effect.void as Effect.Effect<void, unknown>,
+    /** Whether the other side ends once we sent our end, as TCP clients do. */
+    answersEnd: false
+  }
   const open = Effect.gen(function*() {
     yield* Effect.suspend(() => state.opens)
     const inbox = yield* Queue.unbounded<string | Uint8Array, Socket.SocketError>()
@@ -59,7 +64,10 @@ export const make = (started: (connection: Connection, n: number) => Effect.Effe
         ),
         upgrade: Socket.SocketUpgradeError.unsupported
       })),
-      writer: Effect.succeed({ write, writeAll: (chunks) => Effect.forEach(chunks, write, { discard: true }) })
+      writer: Effect.acquireRelease(
+        Effect.succeed({ write, writeAll: (chunks) => Effect.forEach(chunks, write, { discard: true }) }),
+        () => Effect.suspend(() => state.answersEnd ? connection.end() : Effect.void)
+      )
     })
   })
   return { connections, open, state }
