@@ -1,5 +1,6 @@
 /** `HOST[:PORT]` as people write it, with IPv6 addresses in brackets or, without a port, bare. */
 import * as Result from "effect/Result"
+import { isIPv6 } from "node:net"
 
 export interface Address {
   readonly host: string
@@ -12,11 +13,13 @@ const form = "write HOST or HOST:PORT, e.g. bore.example, bore.example:7835 or [
 export const parse = (text: string): Result.Result<Address, string> => {
   if (text.includes("://")) return Result.fail(`is a URL: ${form}`)
   if (text.includes("@")) return Result.fail(`has a user name, which bore does not know: ${form}`)
-  const [, bracketed, bare, port] = /^(?:\[([0-9a-fA-F:.%\w]+)\]|([^\s:[\]/?#]+))(?::(\d{1,5}))?$/.exec(text) ??
-    /^()([0-9a-fA-F:.]+)()$/.exec(text) ?? []
-  const host = bracketed || bare
-  if (host === undefined || host === "") return Result.fail(`is not an address: ${form}`)
-  if (!port) return Result.succeed({ host, port: undefined })
+  if (isIPv6(text)) return Result.succeed({ host: text, port: undefined })
+  const [, bracketed, name, port] = /^(?:\[(.+)\]|([^\s:[\]/?#]+))(?::(\d{1,5}))?$/.exec(text) ?? []
+  const host = bracketed ?? name
+  if (host === undefined || (bracketed !== undefined && !isIPv6(bracketed))) {
+    return Result.fail(`is not an address: ${form}`)
+  }
+  if (port === undefined) return Result.succeed({ host, port: undefined })
   const number = Number(port)
   return number >= 1 && number <= 65535
     ? Result.succeed({ host, port: number })

@@ -33,7 +33,7 @@ const to = Flag.String("to").pipe(
   Flag.withAlias("t"),
   Flag.withMetavar("HOST[:PORT]"),
   Flag.withDescription(
-    `The server of bore (required); its port is ${Bore.port} unless told otherwise [env: BORE_SERVER]`
+    `The server of bore (required), on port ${Bore.port} unless given [env: BORE_SERVER]`
   ),
   Flag.withFallbackConfig(Config.String("BORE_SERVER")),
   Flag.mapEffect((text) => {
@@ -71,7 +71,7 @@ const secret = Flag.Redacted("secret").pipe(
   Flag.withAlias("s"),
   Flag.withMetavar("SECRET"),
   Flag.withDescription(
-    "The secret of the server. Better set LIFELINE_SECRET: others see this in the list of processes"
+    "Its secret; others see this in the list of processes (ps): better set LIFELINE_SECRET"
   ),
   Flag.optional
 )

@@ -44,7 +44,7 @@ export const canColor = (output: typeof process.stderr | typeof process.stdout):
   output.isTTY && output.hasColors()
 
 /** These are in the messages. */
-const known = new Set(["package", "operation", "target", "port"])
+const known = new Set(["package", "operation", "target", "server", "port"])
 
 /** What a server says is shown: it must not be able to steer the terminal. */
 export const escaped = (text: string): string =>
@@ -71,7 +71,7 @@ const json = (line: Line): string => JSON.stringify({ ...line, message: line.mes
  * enough.
  */
 const isTwice = ({ annotations, level }: Line): boolean =>
-  level === "ERROR" && annotations["package"] === "effect-lifeline"
+  level === "ERROR" && annotations["package"] === "effect-lifeline" && "operation" in annotations
 
 export const layer = (options: { readonly format: Format }) => {
   const render = options.format === "json" ? json : pretty(canColor(process.stderr))

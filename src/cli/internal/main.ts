@@ -68,6 +68,8 @@ export const run = (args: ReadonlyArray<string>): void => {
     }),
     Output.layer({ args, footer: ({ commandPath }) => commandPath?.at(-1) === "tunnel" ? footer : undefined })
   )
+  // Where the system allows it, others see this in the list of processes from now on, and no longer a secret.
+  process.title = "lifeline"
   const program = Command.runWith(command, { version })(args).pipe(
     Effect.tapDefect((defect) =>
       Effect.logFatal(

@@ -10,8 +10,6 @@ import type * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Logging from "./logging.ts"
 
-const isSecretFlag = (argument: string): boolean => argument === "--secret" || argument === "-s"
-
 /**
  * What follows `--secret`, up to the next flag: a secret with a space in it that was not quoted goes on. `isFlag`: what follows
  * looks like a flag itself.
@@ -21,12 +19,11 @@ const secretsOf = (args: ReadonlyArray<string>): { readonly words: ReadonlySet<s
   let isSecret = false
   let isFlag = false
   for (const argument of args) {
-    const inline = /^(?:--secret|-s)=(.*)$/s.exec(argument)?.[1]
-    if (inline !== undefined) {
-      words.add(inline)
+    const [flag, inline] = /^(?:--secret|-s)(?:=(.*))?$/s.exec(argument) ?? []
+    if (flag !== undefined) {
+      if (inline !== undefined) words.add(inline)
       isSecret = true
-    } else if (isSecretFlag(argument)) isSecret = true
-    else if (!argument.startsWith("-")) {
+    } else if (!argument.startsWith("-")) {
       if (isSecret) words.add(argument)
     } else {
       isFlag ||= isSecret && words.size === 0

@@ -1,5 +1,4 @@
 /** What `lifeline tunnel` does: keeps the tunnel, says where it is, and how it ended. */
-import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,8 +6,10 @@ import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../../Backoff.ts"
-import * as Bore from "../../Bore.ts"
+import type * as Bore from "../../Bore.ts"
 import type * as ControlChannel from "../../ControlChannel.ts"
+import * as NodeDialer from "../../node/NodeDialer.ts"
+import * as Tunnel from "../../Tunnel.ts"
 import * as Address from "./address.ts"
 import * as Exits from "./exits.ts"
 import * as Logging from "./logging.ts"
@@ -27,42 +28,37 @@ export interface Options {
 }
 
 /** Says where the tunnel is, whenever that changes, and runs until it ends for good. */
-const follow = Effect.fnUntraced(function*<E>(
-  { local, to }: Options,
-  channel: ControlChannel.ControlChannel<Bore.ServerMessage, Bore.ClientMessage, Bore.Session, E>
-) {
+const follow = Effect.fnUntraced(function*<E>({ local, to }: Options, { channel, ended }: Tunnel.Tunnel<E>) {
   let announced: number | undefined
   const announce = (status: ControlChannel.Status<Bore.Session, E>) => {
     if (status._tag !== "Ready") return Effect.void
     const before = announced
-    announced = status.session.port
-    const here = Address.show(to.host, announced)
+    const { port } = status.session
+    announced = port
+    const here = Address.show(to.host, port)
+    const isNew = before !== port
+    const what = `connected${before === undefined ? "" : " again"}: ${here} leads to ${
+      Address.show(local.host, local.port)
+    }`
     return Effect.andThen(
-      before === announced ? Effect.void : Console.log(`listening at ${here}`),
-      Effect.logInfo(
-        `connected${before === undefined ? "" : " again"}: ${here} leads to ${Address.show(local.host, local.port)}`
-      ).pipe(Effect.annotateLogs({ port: announced }))
+      isNew ? Console.log(`listening at ${here}`) : Effect.void,
+      Effect.annotateLogs(Effect.logInfo(what), { port })
     )
   }
   yield* Effect.forkScoped(Stream.runForEach(SubscriptionRef.changes(channel.status), announce))
-  return yield* Stream.runDrain(channel.messages)
+  return yield* ended
 })
 
 const keep = Effect.fnUntraced(function*(options: Options) {
-  const at = Address.show(options.to.host, options.to.port)
-  const common = {
-    open: NodeSocket.makeNet({ ...options.to, keepAlive: true, keepAliveInitialDelay: 30_000 }),
-    at: { operation: "connect", target: at },
-    port: options.port,
-    secret: options.secret
-  }
-  yield* Effect.logInfo(`connecting to ${at}`)
-  if (!options.reconnect) return yield* follow(options, yield* Bore.make({ ...common, reconnect: false }))
+  const { local, maxReconnectDelay, port, secret, to } = options
+  const tunnel = { server: to, local, port, secret }
+  yield* Effect.logInfo(`connecting to ${Address.show(to.host, to.port)}`)
+  if (!options.reconnect) return yield* follow(options, yield* Tunnel.make({ ...tunnel, reconnect: false }))
   const { jitter } = Backoff.boreControl
-  const reconnect = options.maxReconnectDelay === undefined
+  const reconnect = maxReconnectDelay === undefined
     ? Backoff.boreControl
-    : Backoff.make({ cap: Duration.seconds(options.maxReconnectDelay), jitter })
-  return yield* follow(options, yield* Bore.make({ ...common, reconnect }))
+    : Backoff.make({ cap: Duration.seconds(maxReconnectDelay), jitter })
+  return yield* follow(options, yield* Tunnel.make({ ...tunnel, reconnect }))
 }, Effect.scoped)
 
 /** Runs until it ends for good or is interrupted; then says why, and with which exit code. */
@@ -82,5 +78,5 @@ export const run = (options: Options): Effect.Effect<void, Exits.Exit> =>
         Effect.andThen(Effect.fail(new Exits.Exit({ code })))
       )
     }),
-    Effect.provide(Logging.layer({ format: options.logFormat }))
+    Effect.provide([NodeDialer.layer, Logging.layer({ format: options.logFormat })])
   )

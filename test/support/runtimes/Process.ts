@@ -28,7 +28,11 @@ export interface Process {
   readonly pid: number
   /** Waits for a line of stdout or stderr, also one that came already, and gives what the expression matched. */
   readonly line: (pattern: RegExp, within?: Duration.Input) => Effect.Effect<RegExpExecArray, RuntimeError>
+  /** Of both outputs, as they came. */
   readonly lines: ReadonlyArray<string>
+  /** Lines of one output. */
+  readonly stdout: ReadonlyArray<string>
+  readonly stderr: ReadonlyArray<string>
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<void>
   readonly exited: (within?: Duration.Input) => Effect.Effect<Exited, RuntimeError>
 }
@@ -66,7 +70,13 @@ export const start = (
       })
       const lines = Watch.make<string>((line) => line)
       const exits = Watch.make<Exited>((exited) => JSON.stringify(exited))
-      for (const output of [child.stdout, child.stderr]) createInterface({ input: output }).on("line", lines.add)
+      const outputs = { stdout: new Array<string>(), stderr: new Array<string>() }
+      for (const name of ["stdout", "stderr"] as const) {
+        createInterface({ input: child[name] }).on("line", (line) => {
+          outputs[name].push(line)
+          lines.add(line)
+        })
+      }
       const killed = (): void => {
         child.kill("SIGKILL")
       }
@@ -99,6 +109,7 @@ export const start = (
                 within
               ),
             lines: lines.seen,
+            ...outputs,
             kill: (signal) =>
               Effect.sync(() => {
                 child.kill(signal)
