@@ -359,11 +359,12 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     const ending = (isEnded && error instanceof Closed) || Wire.isFailure(error) ? error : undefined
     const last = ending ?? closed(peer, new Shutdown())
     measure(Telemetry.openStreams, -1)
-    wire.end(last)
     // Who is gone, or was replaced, is sent nothing that waits.
     const drains = !isEnded || (ending?._tag === "Closed" && ending.reason._tag === "Shutdown")
     if (drains) outbox.stop(last)
     else outbox.end(last)
+    // Later than that: the handler goes on at once.
+    wire.end(last)
     yield* hasEnded(peer, session, { isEnded, cause, ending })
 
     const letGo = Effect.gen(function*() {
