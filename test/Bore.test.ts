@@ -122,6 +122,26 @@ describe("Bore.make", () => {
       assert.deepStrictEqual(yield* channel.session, { port: 4001 })
     }))
 
+  it.effect.each([[50, 200], [300, 600], [2000, 1000]] as const)(
+    "a server that took %d ms to connect to has %d to refuse the secret",
+    ([opens, patience]) =>
+      Effect.gen(function*() {
+        const sockets = Sockets.make((connection) => connection.send(BoreServer.frame({ Challenge: uuid })))
+        sockets.state.opens = Effect.sleep(opens)
+        yield* Bore.make({ open: sockets.open, secret })
+        yield* settled
+        yield* TestClock.adjust(opens)
+        const written = () => sockets.connections[0]?.written.length
+        yield* until(() => written() === 1)
+        for (let waited = 0; waited < patience; waited += 50) {
+          assert.strictEqual(written(), 1, `after ${waited} ms`)
+          yield* TestClock.adjust(50)
+          yield* settled
+        }
+        assert.strictEqual(written(), 2)
+      })
+  )
+
   it.effect.each<readonly [string, ReadonlyArray<unknown>, Redacted.Redacted | undefined, string]>([
     ["it wants a secret, and there is none", [{ Challenge: uuid }], undefined, "AuthFailed.CredentialMissing"],
     ["it rejects the secret", [{ Challenge: uuid }, { Error: "invalid secret" }], secret, "AuthFailed.Unauthorized"],

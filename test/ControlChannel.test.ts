@@ -6,11 +6,13 @@ import * as ControlChannel from "effect-lifeline/ControlChannel"
 import * as Framing from "effect-lifeline/Framing"
 import { AuthFailed, Refused, Unauthorized, Unsupported } from "effect-lifeline/LifelineError"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -106,13 +108,16 @@ describe("ControlChannel: the handshake", () => {
       hung.state.opens = Effect.never
       const opening = yield* ControlChannel.make({ ...optionsOf(hung), reconnect: false })
       const step = yield* ControlChannel.make({ ...optionsOf(Sockets.make()), reconnect: false })
+      const full = Sockets.make()
+      full.state.writes = Effect.never
+      const writing = yield* ControlChannel.make({ ...optionsOf(full), reconnect: false })
       const all = yield* ControlChannel.make({
         ...optionsOf(Sockets.make()),
         reconnect: false,
         handshake: () => Effect.never
       })
       const ends: Array<string> = []
-      for (const [name, channel] of [["open", opening], ["step", step], ["all", all]] as const) {
+      for (const [name, channel] of [["open", opening], ["step", step], ["write", writing], ["all", all]] as const) {
         yield* Effect.forkChild(Effect.flatMap(Effect.flip(channel.session), (error) =>
           Effect.sync(() =>
             ends.push(`${name} ${error._tag === "Disconnected" ? tags(error.last) : error._tag}`)
@@ -122,7 +127,7 @@ describe("ControlChannel: the handshake", () => {
       yield* TestClock.adjust("2999 millis")
       assert.deepStrictEqual(ends, [])
       yield* TestClock.adjust("1 millis")
-      assert.sameMembers(ends, ["open Transient.TimedOut", "step Transient.TimedOut"])
+      assert.sameMembers(ends, ["open Transient.TimedOut", "step Transient.TimedOut", "write Transient.TimedOut"])
       yield* TestClock.adjust("27 seconds")
       assert.include(ends, "all Transient.TimedOut")
     }))
@@ -278,6 +283,44 @@ describe("ControlChannel: reconnecting", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(sockets.connections.length, 7)
     }))
+
+  it.effect("less than 10 seconds are no healthy period", () =>
+    Effect.gen(function*() {
+      const sockets = welcoming()
+      const channel = yield* ControlChannel.make({ ...optionsOf(sockets), reconnect: Backoff.make({ jitter: "none" }) })
+      for (const [n, wait] of [1000, 2000, 4000].entries()) {
+        yield* channel.session
+        yield* TestClock.adjust("5 seconds")
+        yield* sockets.connections[n]?.send("beat\n") ?? Effect.void
+        yield* TestClock.adjust("4999 millis")
+        yield* sockets.connections[n]?.end() ?? Effect.void
+        yield* settled
+        const status = SubscriptionRef.getUnsafe(channel.status)
+        const now = yield* Clock.currentTimeMillis
+        assert.strictEqual(status._tag === "Waiting" && status.until - now, wait)
+        yield* TestClock.adjust(wait)
+      }
+    }))
+
+  it.effect("by default: 1 second doubling to 64, times 0.75 to 1.25, for ever", () =>
+    Effect.gen(function*() {
+      const channel = yield* ControlChannel.make(optionsOf(Sockets.make((connection) => connection.end())))
+      const waits: Array<number> = []
+      for (let n = 0; n < 60; n++) {
+        yield* settled
+        const status = SubscriptionRef.getUnsafe(channel.status)
+        assert(status._tag === "Waiting")
+        const wait = status.until - (yield* Clock.currentTimeMillis)
+        const width = Math.min(1000 * 2 ** n, 64_000 / 1.25)
+        assert.isAtLeast(wait, Math.floor(0.75 * width), `wait ${n}`)
+        assert.isAtMost(wait, Math.ceil(1.25 * width), `wait ${n}`)
+        waits.push(wait / width)
+        yield* TestClock.adjust(wait)
+      }
+      // All of the range is used.
+      assert.isBelow(Math.min(...waits), 0.8)
+      assert.isAbove(Math.max(...waits), 1.2)
+    }).pipe(Random.withSeed("the range")))
 
   it.effect("reconnect: false is one connection, and its end typed", () =>
     Effect.gen(function*() {
