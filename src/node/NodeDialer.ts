@@ -100,29 +100,38 @@ const connectionOf = (socket: Net.Socket): Dialer.Connection => {
   }
 }
 
-const tune = (socket: Net.Socket, to: Dialer.Address): Effect.Effect<void> =>
-  Effect.try(() => {
-    socket.setNoDelay(true)
-    socket.setKeepAlive(true, 30_000, 10_000)
-  }).pipe(
-    Effect.catch((error) => Effect.logWarning(`${to.host}:${to.port} goes without keepalive: ${String(error.cause)}`)),
-    Effect.annotateLogs({ package: "effect-lifeline" })
-  )
+const make = (): Dialer.Dialer["Service"] => {
+  /** Who comes to a tunnel does not decide how much is logged: it is said once. */
+  let isTold = false
+  const tune = (socket: Net.Socket, to: Dialer.Address): Effect.Effect<void> =>
+    Effect.try(() => {
+      socket.setNoDelay(true)
+      socket.setKeepAlive(true, 30_000, 10_000)
+    }).pipe(
+      Effect.catch(({ cause }) => {
+        if (isTold) return Effect.void
+        isTold = true
+        return Effect.logWarning(`${to.host}:${to.port} goes without keepalive, as do others: ${String(cause)}`)
+      }),
+      Effect.annotateLogs({ package: "effect-lifeline" })
+    )
 
-const dial = Effect.fnUntraced(function*(to: Dialer.Address) {
-  const socket = yield* Effect.acquireRelease(
-    Effect.sync(() => Net.connect({ host: to.host, port: to.port, allowHalfOpen: true })),
-    (socket) => Effect.sync(() => socket.destroy())
-  )
-  const connection = connectionOf(socket)
-  socket.pause()
-  yield* Effect.callback<void, unknown>((resume) => {
-    socket.once("connect", () => resume(Effect.void))
-    socket.once("error", (error) => resume(Effect.fail(error)))
+  const dial = Effect.fnUntraced(function*(to: Dialer.Address) {
+    const socket = yield* Effect.acquireRelease(
+      Effect.sync(() => Net.connect({ host: to.host, port: to.port, allowHalfOpen: true })),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+    const connection = connectionOf(socket)
+    socket.pause()
+    yield* Effect.callback<void, unknown>((resume) => {
+      socket.once("connect", () => resume(Effect.void))
+      socket.once("error", (error) => resume(Effect.fail(error)))
+    })
+    yield* tune(socket, to)
+    return connection
   })
-  yield* tune(socket, to)
-  return connection
-})
+  return { dial }
+}
 
 /**
  * Connections by `node:net`.
@@ -130,4 +139,4 @@ const dial = Effect.fnUntraced(function*(to: Dialer.Address) {
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Dialer.Dialer> = Layer.succeed(Dialer.Dialer, { dial })
+export const layer: Layer.Layer<Dialer.Dialer> = Layer.sync(Dialer.Dialer, make)
