@@ -782,7 +782,7 @@ describe("ControlChannel.serve: life", () => {
       yield* arrive("password hunter2")
       const warnings = lines.filter((line) => line.startsWith("Warn"))
       assert.strictEqual(warnings.length, 2)
-      assert.include(warnings[0], "accept (relay, connection 1) was not authorized")
+      assert.include(warnings[0], "accept (relay, connection 1) got no session: the credential was not accepted")
       assert.include(warnings[1], "19 more like this")
       assert.notInclude(lines.join("\n"), "hunter2")
     }))

@@ -162,7 +162,7 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     events.publish({ _tag: "Refused", at: now(), id: peer.id, cause })
     return cause._tag === "Closed"
       ? Effect.void
-      : log("Refused", "Warn", `${cause.message}; connection ${peer.id} got no session`)
+      : log("Refused", "Warn", `${name(peer)} got no session: ${whyOf(cause)}`)
   }
 
   // -- opening and parting ----------------------------------------------------------------------------------------------
@@ -401,13 +401,17 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     if (isEnded && ending !== undefined && ending._tag !== "Closed") {
       measure(Telemetry.losses, 1)
       events.publish({ ...event, _tag: "Lost", cause: ending })
-      return log("Lost", "Info", `${ending.message}; its session is over`)
+      return log(
+        "Lost",
+        "Info",
+        `${name(peer)}: the session of ${JSON.stringify(session.identity)} is over: ${whyOf(ending)}`
+      )
     }
     events.publish({ ...event, _tag: "Ended", cause })
     if (cause === undefined) return Effect.void
     return ending === undefined
       ? log("Defect", "Error", `${name(peer)}: its handler failed, and it ends: ${Cause.pretty(cause)}`)
-      : log("Handler", "Warn", `${ending.message}; its handler ended it`)
+      : log("Handler", "Warn", `${name(peer)}: its handler ended it: ${ending.message}`)
   }
 
   // -- each connection --------------------------------------------------------------------------------------------------
@@ -546,6 +550,15 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     })
   }
 })
+
+/** Why, in the words of this side: what an error says to do about it is said to clients. */
+const whyOf = (error: Failure): string => {
+  if (error._tag === "Inconclusive") return error.detail ?? error.message
+  const { reason } = error
+  if (reason._tag === "Unreachable") return `the client is gone (${reason.detail ?? "the connection ended"})`
+  if (reason._tag === "TimedOut") return `no message came for ${Duration.format(reason.after)}`
+  return reason.message
+}
 
 /** The program's own errors, and no defects. */
 const errorOf = <E>(cause: Cause.Cause<E> | undefined): E | undefined => {
