@@ -143,7 +143,7 @@ export interface Tunnel<in out E> {
     ControlChannel.ControlChannel<Bore.ServerMessage, Bore.ClientMessage, Bore.Session, E>,
     "messages" | "send"
   >
-  /** Of data connections, from now on. A reader that is behind loses the oldest beyond the last 1,024. */
+  /** Of data connections, from now on. A reader that is behind loses the oldest beyond the last 256. */
   readonly events: Stream.Stream<Event>
   readonly stats: Effect.Effect<Stats>
   /** How the control connection ended for good: waits for it, and fails with it. */

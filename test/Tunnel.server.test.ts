@@ -218,7 +218,7 @@ describe("Tunnel over TCP", () => {
       const closed = yield* event("Closed")
       assert.strictEqual(closed.bytesIn, size)
       assert.strictEqual(received.digest("hex"), hash.digest("hex"))
-    }), 60_000)
+    }), 120_000)
 
   it.live.each([undefined, secret])(
     "what comes right behind the handshake, before anything was accepted, is the visitor's; secret: %s",

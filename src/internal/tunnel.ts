@@ -14,7 +14,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
@@ -30,6 +29,7 @@ import type { Attempted, Closed, Transient } from "../LifelineError.ts"
 import type { Event, Failure, Options, Stats, Tunnel } from "../Tunnel.ts"
 import * as Protocol from "./boreProtocol.ts"
 import type { Ends } from "./controlChannel.ts"
+import * as EventFeed from "./eventFeed.ts"
 
 /**
  * There were as many data connections as there may be.
@@ -44,8 +44,8 @@ export class TooMany extends Data.TaggedError("TooMany")<{ readonly maxConnectio
   }
 }
 
-/** So many events a slow reader may be behind before it misses the oldest. */
-const eventBuffer = 1024
+/** So many bytes are counted before the metric is told of them: to look it up costs as much as to copy. */
+const metered = 1 << 20
 /** What looks like a refusal is one if the stream ends with it, and that within this time. */
 const refusalWithin = Duration.millis(200)
 /** Failures are warnings at most so often: who comes to a tunnel does not decide how much is logged. */
@@ -127,18 +127,30 @@ const refusalOf = (bytes: Uint8Array): string | undefined => {
     : undefined
 }
 
-/** Copies until the end, and passes that on. */
-const copy = Effect.fnUntraced(function*<E>(
-  read: Effect.Effect<Uint8Array | undefined, E>,
-  write: (bytes: Uint8Array) => Effect.Effect<void, E>,
-  end: Effect.Effect<void, E>
-): Effect.fn.Return<void, E> {
-  for (;;) {
-    const bytes = yield* read
-    if (bytes === undefined) return yield* end
-    yield* write(bytes)
-  }
-})
+/** One end of a data connection, and how a failure of it is told. */
+interface End {
+  readonly connection: Connection
+  readonly lost: (cause: unknown) => Transient
+}
+
+/** Copies until the end, and passes that on. `moved` is told how many bytes were taken. */
+const copy = (from: End, to: End, moved: (bytes: number) => void): Effect.Effect<void, Transient> =>
+  Effect.suspend(() => {
+    let at = from
+    return Effect.mapError(
+      Effect.gen(function*() {
+        for (;;) {
+          at = from
+          const bytes = yield* from.connection.read
+          at = to
+          if (bytes === undefined) return yield* to.connection.end
+          yield* to.connection.write(bytes)
+          moved(bytes.length)
+        }
+      }),
+      (cause) => at.lost(cause)
+    )
+  })
 
 export const make = Effect.fnUntraced(function*<E extends Ends>(
   options: Options & { readonly reconnect?: Backoff.Policy | false | undefined }
@@ -157,21 +169,26 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
 
   // -- what is told -----------------------------------------------------------------------------------------------------
 
-  const listeners = new Set<Queue.Enqueue<Event, Cause.Done>>()
-  let isOver = false
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      isOver = true
-      for (const listener of listeners) Queue.endUnsafe(listener)
-    })
-  )
-  const publish = (event: Event) => {
-    for (const listener of listeners) Queue.offerUnsafe(listener, event)
-  }
+  const feed = EventFeed.make<Event>()
+  const { publish } = feed
+  yield* Effect.addFinalizer(() => Effect.sync(feed.end))
   const stats = { open: 0, opened: 0, closed: 0, failed: 0, bytesIn: 0, bytesOut: 0 }
   const count = (metric: Metric.Metric<number, unknown>, by: number) => metric.modifyUnsafe(by, context)
-  const carriedIn = Metric.withAttributes(carried, { direction: "in" })
-  const carriedOut = Metric.withAttributes(carried, { direction: "out" })
+  /** Counts bytes of one direction; without an argument it tells the metric of the rest. */
+  const meter = (direction: "in" | "out") => {
+    const metric = Metric.withAttributes(carried, { direction })
+    const total = direction === "in" ? "bytesIn" : "bytesOut"
+    let untold = 0
+    return (bytes?: number) => {
+      untold += bytes ?? 0
+      stats[total] += bytes ?? 0
+      if (untold < (bytes === undefined ? 1 : metered)) return
+      count(metric, untold)
+      untold = 0
+    }
+  }
+  const meterIn = meter("in")
+  const meterOut = meter("out")
 
   const log = (level: "Debug" | "Warn" | "Error", connection: number, message: string) =>
     Effect.annotateLogs(Effect.logWithLevel(level)(message), {
@@ -250,41 +267,21 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
     stats.opened++
     count(openNow, 1)
     publish({ _tag: "Opened", at: now(), connection: n })
-    const fromServer = lost({ ...toServer, operation: "carry a connection" })
-    const fromService = lost({ ...toService, operation: "carry a connection" })
-    const inwards = Effect.mapError(
-      notRefused(far),
-      (error) => error instanceof AuthFailed || error instanceof Inconclusive ? error : fromServer(error)
-    ).pipe(
-      Effect.andThen(copy<Transient>(
-        Effect.mapError(far.read, fromServer),
-        (bytes) =>
-          Effect.matchEffect(near.write(bytes), {
-            onFailure: (error) => Effect.fail(fromService(error)),
-            onSuccess: () => {
-              progress.bytesIn += bytes.length
-              stats.bytesIn += bytes.length
-              count(carriedIn, bytes.length)
-              return Effect.void
-            }
-          }),
-        Effect.mapError(near.end, fromService)
-      ))
+    const remoteEnd: End = { connection: far, lost: lost({ ...toServer, operation: "carry a connection" }) }
+    const localEnd: End = { connection: near, lost: lost({ ...toService, operation: "carry a connection" }) }
+    const inwards = notRefused(far).pipe(
+      Effect.mapError((error) =>
+        error instanceof AuthFailed || error instanceof Inconclusive ? error : remoteEnd.lost(error)
+      ),
+      Effect.andThen(copy(remoteEnd, localEnd, (bytes) => {
+        progress.bytesIn += bytes
+        meterIn(bytes)
+      }))
     )
-    const outwards = copy<Transient>(
-      Effect.mapError(near.read, fromService),
-      (bytes) =>
-        Effect.matchEffect(far.write(bytes), {
-          onFailure: (error) => Effect.fail(fromServer(error)),
-          onSuccess: () => {
-            progress.bytesOut += bytes.length
-            stats.bytesOut += bytes.length
-            count(carriedOut, bytes.length)
-            return Effect.void
-          }
-        }),
-      Effect.mapError(far.end, fromServer)
-    )
+    const outwards = copy(localEnd, remoteEnd, (bytes) => {
+      progress.bytesOut += bytes
+      meterOut(bytes)
+    })
     yield* Effect.all([inwards, outwards], { concurrency: 2, discard: true })
   })
 
@@ -304,6 +301,8 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
       return Effect.andThen(told, failed(n, failure))
     }
     stats.closed++
+    meterIn()
+    meterOut()
     count(openNow, -1)
     count(Metric.withAttributes(connections, { outcome: Exit.isSuccess(exit) ? "ok" : failure?._tag ?? "Shutdown" }), 1)
     publish({
@@ -363,14 +362,7 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
 
   return {
     channel,
-    events: Stream.callback<Event>((listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          if (isOver) Queue.endUnsafe(listener)
-          listeners.add(listener)
-        }),
-        () => Effect.sync(() => listeners.delete(listener))
-      ), { bufferSize: eventBuffer, strategy: "sliding" }),
+    events: feed.stream,
     stats: Effect.sync((): Stats => ({ ...stats })),
     ended: Deferred.await(ended)
   }
