@@ -24,8 +24,8 @@ import * as Classify from "../Classify.ts"
 import type { Failure as ChannelFailure } from "../ControlChannel.ts"
 import type { Address, Connection } from "../Dialer.ts"
 import { Dialer } from "../Dialer.ts"
-import { AuthFailed, Inconclusive, Shutdown } from "../LifelineError.ts"
-import type { Attempted, Closed, Transient } from "../LifelineError.ts"
+import { AuthFailed, Closed, Inconclusive, Shutdown } from "../LifelineError.ts"
+import type { Attempted, Transient } from "../LifelineError.ts"
 import type { Event, Failure, Options, Stats, Tunnel } from "../Tunnel.ts"
 import * as Protocol from "./boreProtocol.ts"
 import type { Ends } from "./controlChannel.ts"
@@ -355,7 +355,11 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
     Stream.runForEach((message) =>
       typeof message === "object" && "Connection" in message ? take(message.Connection) : Effect.void
     ),
-    Effect.onExit((exit) => Exit.isFailure(exit) ? Deferred.failCause(ended, exit.cause) : Effect.void),
+    Effect.onExit((exit) =>
+      Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+        ? Deferred.failCause(ended, exit.cause)
+        : Deferred.fail(ended, new Closed({ operation: "the tunnel", reason: new Shutdown() }))
+    ),
     Effect.exit,
     Effect.forkIn(scope)
   )
