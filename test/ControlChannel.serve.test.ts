@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Classify from "effect-lifeline/Classify"
 import * as ControlChannel from "effect-lifeline/ControlChannel"
 import * as Framing from "effect-lifeline/Framing"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,6 +17,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import * as Leaks from "./support/leaks.ts"
 import * as Sockets from "./support/memorySockets.ts"
+import * as SocketPair from "./support/socketPair.ts"
 
 interface Session {
   readonly identity: string | undefined
@@ -69,7 +71,7 @@ const start = Effect.fnUntraced(function*(options: Partial<Options> = {}) {
   const close = Effect.gen(function*() {
     const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
     yield* settled
-    yield* TestClock.adjust("1 second")
+    yield* TestClock.adjust("5 seconds")
     yield* Fiber.join(closing)
   })
   yield* Effect.addFinalizer(() => close)
@@ -481,6 +483,90 @@ describe("ControlChannel.serve: eviction", () => {
       for (let n = 0; n < 5; n++) yield* arrive("i am ann")
       assert.strictEqual(lines.filter((line) => line.startsWith("Warn")).length, 3)
     }))
+})
+
+/** Numbers in [0, 1) by mulberry32: the same for the same seed. */
+const chance = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+}
+
+describe("ControlChannel.serve: eviction, whatever happens", () => {
+  it.effect("never two handlers of one identity; whoever came last has it in the end", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 60; seed++) {
+        const draw = chance(seed)
+        const active = new Map<string, number>()
+        const violations: Array<string> = []
+        const { arrive, close, server, sockets } = yield* start({
+          handler: Effect.fnUntraced(function*({ id, session }: Connection) {
+            const name = session.identity ?? ""
+            const slow = draw() < 0.3 ? Math.floor(draw() * 4000) : 0
+            yield* Effect.acquireRelease(
+              Effect.sync(() => {
+                if (active.has(name)) violations.push(`${id} while ${active.get(name)} has ${name}`)
+                active.set(name, id)
+              }),
+              () => Effect.andThen(Effect.sleep(slow), Effect.sync(() => active.delete(name)))
+            )
+            return yield* Effect.never
+          }, Effect.scoped)
+        })
+        const clients: Array<{ readonly name: string; readonly connection: Sockets.Connection }> = []
+        for (let n = 0; n < 25; n++) {
+          const what = draw()
+          if (what < 0.6) {
+            const name = draw() < 0.5 ? "ann" : "bob"
+            clients.push({ name, connection: yield* arrive(`i am ${name}`) })
+          } else if (what < 0.7) yield* arrive("let me in")
+          else if (what < 0.8) yield* clients[Math.floor(draw() * clients.length)]?.connection.end() ?? Effect.void
+          else yield* TestClock.adjust(Math.floor(draw() * 3000))
+        }
+        yield* TestClock.adjust("30 seconds")
+        assert.deepStrictEqual(violations, [], `seed ${seed}`)
+        const open = clients.filter(({ connection }) => connection.isOpen)
+        assert.strictEqual(open.length, active.size, `seed ${seed}`)
+        assert.strictEqual((yield* server.connections).length, active.size, `seed ${seed}`)
+        for (const { connection, name } of open) {
+          assert.strictEqual(active.get(name), sockets.connections.indexOf(connection) + 1, `seed ${seed}`)
+        }
+        yield* close
+        assert.strictEqual(active.size, 0, `seed ${seed}`)
+      }
+    }), 60_000)
+
+  it.effect("two programs that fight for an identity do so less and less often", () =>
+    Effect.gen(function*() {
+      const { server } = yield* start()
+      const dials: Array<number> = []
+      const program = ControlChannel.make({
+        open: Effect.gen(function*() {
+          dials.push(yield* Clock.currentTimeMillis)
+          const { client, server: accepted } = yield* SocketPair.make
+          yield* Effect.forkDetach(server.accept(accepted))
+          return client
+        }),
+        framing: Framing.newline({ maxBytes: 32 }),
+        codec: ControlChannel.text,
+        liveness: { deadline: "2 days" },
+        handshake: (link: ControlChannel.Link<string, string, string>) =>
+          Effect.andThen(link.send("i am ann"), link.receive)
+      })
+      const channels = [yield* program, yield* program]
+      for (const channel of channels) yield* Effect.forkScoped(Effect.exit(Stream.runDrain(channel.messages)))
+      for (let second = 0; second < 3600; second++) yield* TestClock.adjust("1 second")
+      /** The most dials within so much time. */
+      const most = (within: number, times: ReadonlyArray<number>) =>
+        Math.max(...times.map((start) => times.filter((at) => at >= start && at < start + within).length))
+      assert.isAtMost(most(10_000, dials), 10)
+      assert.isAtMost(most(60_000, dials), 16)
+      assert.isAtMost(most(60_000, dials.filter((at) => at > 300_000)), 6)
+      assert.isAtMost(dials.length, 300)
+      // And it is a fight: both have it, again and again.
+      assert.isAtLeast(dials.length, 100)
+    }), 60_000)
 })
 
 describe("ControlChannel.serve: liveness", () => {

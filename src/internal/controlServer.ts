@@ -70,6 +70,8 @@ interface Claim<Session> {
 interface Line<In> {
   readonly wire: Wire.Wire<In, Closed>
   readonly writer: Socket.Writer
+  /** Its end is the end of the connection. */
+  readonly transport: Scope.Closeable
   /** Its end is the end of what we send. */
   readonly writing: Scope.Closeable
 }
@@ -133,10 +135,10 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
   const measure = (metric: Metric.Metric<number, unknown>, by: number, outcome?: { readonly outcome: string }) =>
     Metric.withAttributes(metric, { operation: at.operation, ...outcome }).modifyUnsafe(by, context)
 
-  const told = new Map<string, { at: number; left: number }>()
+  const lines = new Map<string, { at: number; left: number }>()
   const log = (kind: string, level: "Info" | "Warn" | "Error", message: string): Effect.Effect<void> => {
-    const last = told.get(kind) ?? { at: -Infinity, left: 0 }
-    told.set(kind, last)
+    const last = lines.get(kind) ?? { at: -Infinity, left: 0 }
+    lines.set(kind, last)
     const isDue = now() - last.at >= lineEvery
     const text = isDue && last.left > 0 ? `${message}; ${last.left} more like this since the last line` : message
     if (isDue) last.at = now()
@@ -167,36 +169,41 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
 
   // -- opening and parting ----------------------------------------------------------------------------------------------
 
-  const lostBy = (place: Wire.Place) => (error: Socket.SocketError, operation: string): Failure =>
-    Wire.unreachable(place, error, operation)
-
   const open = Effect.fnUntraced(function*(socket: Socket.Socket, peer: Peer<Session>): Effect.fn.Return<
     Line<In>,
     Failure,
     Scope.Scope
   > {
-    const lost = lostBy(peer.place)
-    const writing = yield* Scope.fork(yield* Effect.scope)
+    const lost = (error: Socket.SocketError, operation: string): Failure =>
+      Wire.unreachable(peer.place, error, operation)
+    const transport = yield* Scope.fork(yield* Effect.scope)
     const { pull } = yield* Wire.inTime(
       peer.place,
-      Effect.mapError(socket.reader, (error) => lost(error, at.operation)),
+      Effect.mapError(Scope.provide(socket.reader, transport), (error) => lost(error, at.operation)),
       at.operation
     )
+    const writing = yield* Scope.fork(transport)
     const writer = yield* Scope.provide(socket.writer, writing)
-    const wire = yield* Wire.make<In, Out, Closed>(terms(peer.place), {
-      pull,
-      writer,
-      lost,
-      readAhead: options.inbox ?? 64,
-      // Nothing but the transport, and the deadline of silence, ends it before its fiber is done waiting for this.
-      ended: (cause) => Deferred.doneUnsafe(peer.lost, Exit.failCause(cause as Cause.Cause<Failure>))
-    })
-    return { wire, writer, writing }
+    const wire = yield* Scope.provide(
+      Wire.make<In, Out, Closed>(terms(peer.place), {
+        pull,
+        writer,
+        lost,
+        readAhead: options.inbox ?? 64,
+        // Nothing but the transport, and the deadline of silence, ends it before its fiber is done waiting for this.
+        ended: (cause) => Deferred.doneUnsafe(peer.lost, Exit.failCause(cause as Cause.Cause<Failure>))
+      }),
+      transport
+    )
+    return { wire, writer, transport, writing }
   })
 
-  /** Says what there is to say, and then, after our end of the stream, waits for the other one: what we said may be unread. */
+  /**
+   * Says what there is to say, and then, after our end of the stream, waits for the other one: what we said may be unread. Then
+   * it is closed, whatever its handler still does.
+   */
   const part = (
-    { wire, writer, writing }: Line<In>,
+    { transport, wire, writer, writing }: Line<In>,
     peer: Peer<Session>,
     ending: Ending | undefined,
     { before = Effect.void, linger = true } = {}
@@ -217,7 +224,9 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     }).pipe(
       Effect.timeoutOption(closeWithin),
       Effect.catchCause((cause) => log("Defect", "Error", `${name(peer)}: parting failed: ${Cause.pretty(cause)}`)),
-      (told) => Effect.suspend(() => wire.isBroken() ? Effect.void : Effect.asVoid(told))
+      (saying) => Effect.suspend(() => wire.isBroken() ? Effect.void : saying),
+      Effect.ensuring(Scope.close(transport, Exit.void)),
+      Effect.asVoid
     )
 
   // -- identities -------------------------------------------------------------------------------------------------------
@@ -339,17 +348,20 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     yield* report
     events.publish({ _tag: "Connected", at: now(), id, session })
 
-    const inside = Scope.makeUnsafe()
+    const inside = yield* Scope.fork(scope)
     const handler = yield* Effect.suspend(() => options.handler(connection)).pipe(
       Scope.provide(inside),
       Effect.forkIn(scope)
     )
-    yield* Wire.keep(peer.place, wire, {
-      deadline,
-      // Whatever else waits to be written shows as well that we are there.
-      ask: beat && (() => wire.buffered() === 0 && wire.write(beat.success)),
-      every: liveness.every ?? "500 millis"
-    })
+    yield* Scope.provide(
+      Wire.keep(peer.place, wire, {
+        deadline,
+        // Whatever else waits to be written shows as well that we are there.
+        ask: beat && (() => wire.buffered() === 0 && wire.write(beat.success)),
+        every: liveness.every ?? "500 millis"
+      }),
+      line.transport
+    )
     yield* Effect.exit(Effect.raceFirst(over(peer), Fiber.await(handler)))
 
     const isEnded = isOver(peer)
@@ -410,7 +422,7 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     events.publish({ ...event, _tag: "Ended", cause })
     if (cause === undefined) return Effect.void
     return ending === undefined
-      ? log("Defect", "Error", `${name(peer)}: its handler failed, and it ends: ${Cause.pretty(cause)}`)
+      ? log("Defect", "Error", `${name(peer)}: it failed, and is over: ${Cause.pretty(cause)}`)
       : log("Handler", "Warn", `${name(peer)}: its handler ended it: ${ending.message}`)
   }
 
