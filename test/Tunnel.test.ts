@@ -140,7 +140,7 @@ describe("Tunnel: opening a data connection", () => {
         n === 1 ? far.send(`${challenge}one\0`, "two\0") : Effect.void)
       yield* visit()
       yield* until(() =>
-        far(2).received() === "one\0two\0"
+        all[2]?.received() === "one\0two\0"
       )
     }))
 
