@@ -12,6 +12,7 @@
  * - **The backoff starts over after a healthy period** (10 s), never with a handshake: a server that lets everyone in and then
  *   hangs up is not hammered.
  * - **Sending.** What cannot be sent yet, also as there is no connection, waits in an outbox with limits and a named policy.
+ * - **The other side** is {@link serve}, over whatever listens, or {@link makeServer}, for sockets that come from elsewhere.
  *
  * | how a connection ends | means |
  * |---|---|

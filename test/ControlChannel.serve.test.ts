@@ -4,12 +4,14 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Classify from "effect-lifeline/Classify"
 import * as ControlChannel from "effect-lifeline/ControlChannel"
 import * as Framing from "effect-lifeline/Framing"
+import * as Telemetry from "effect-lifeline/Telemetry"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -871,6 +873,30 @@ describe("ControlChannel.serve: life", () => {
       assert.include(warnings[0], "accept (relay, connection 1) got no session: the credential was not accepted")
       assert.include(warnings[1], "19 more like this")
       assert.notInclude(lines.join("\n"), "hunter2")
+    }))
+
+  it.effect("counts who came, who was lost, and who is there", () =>
+    Effect.gen(function*() {
+      const operation = "accept metrics"
+      const value = (
+        metric: Metric.Metric<number, { readonly count: number } | { readonly value: number }>,
+        outcome?: string
+      ) =>
+        Effect.map(
+          Metric.value(Metric.withAttributes(metric, outcome === undefined ? { operation } : { operation, outcome })),
+          (state) => "count" in state ? state.count : state.value
+        )
+      const { arrive } = yield* start({ at: { ...at, operation } })
+      const ann = yield* arrive("i am ann")
+      yield* arrive("i am bob")
+      yield* arrive("i am bob")
+      yield* arrive("let me in")
+      yield* ann.end()
+      yield* settled
+      assert.strictEqual(yield* value(Telemetry.dials, "ok"), 3)
+      assert.strictEqual(yield* value(Telemetry.dials, "AuthFailed"), 1)
+      assert.strictEqual(yield* value(Telemetry.losses), 1)
+      assert.strictEqual(yield* value(Telemetry.openStreams), 1)
     }))
 
   it.effect("a thousand connections, and its end, leave nothing", () =>
