@@ -24,7 +24,7 @@ import * as SocketPair from "./support/socketPair.ts"
 interface Session {
   readonly identity: string | undefined
 }
-type Options = ControlChannel.ServeOptions<string, string, Session>
+type Options = ControlChannel.ServeOptions<string, string, Session, Scope.Scope>
 type Connection = ControlChannel.Connection<string, string, Session>
 
 const at = { operation: "accept", target: "relay" }
@@ -77,7 +77,7 @@ const start = Effect.fnUntraced(function*(options: Partial<Options> = {}) {
     yield* Fiber.join(closing)
   })
   yield* Effect.addFinalizer(() => close)
-  const server = yield* ControlChannel.makeServer<string, string, Session>({
+  const server = yield* ControlChannel.makeServer<string, string, Session, Scope.Scope>({
     framing: Framing.newline({ maxBytes: 32 }),
     codec: ControlChannel.text,
     handshake,
@@ -123,7 +123,7 @@ const holding = (log: Array<string>, release: (id: number) => Effect.Effect<unkn
         )
     )
     return yield* Effect.never
-  }, Effect.scoped)
+  })
 })
 
 /** What was logged, debug included. */
@@ -379,9 +379,12 @@ describe("ControlChannel.serve: eviction", () => {
     Effect.gen(function*() {
       const log: Array<string> = []
       const { arrive, events } = yield* start(holding(log, (id) => id === 1 ? Effect.sleep("5 seconds") : Effect.void))
-      yield* arrive("i am ann")
+      const first = yield* arrive("i am ann")
       const second = yield* arrive("i am ann")
-      yield* TestClock.adjust("1999 millis")
+      // It still has it, but is connected no more.
+      yield* TestClock.adjust("1 second")
+      assert.isFalse(first.isOpen)
+      yield* TestClock.adjust("999 millis")
       assert.deepStrictEqual(log, ["1 has it"])
       assert.isTrue(second.isOpen)
       yield* TestClock.adjust("1 millis")
@@ -514,7 +517,7 @@ describe("ControlChannel.serve: eviction, whatever happens", () => {
               () => Effect.andThen(Effect.sleep(slow), Effect.sync(() => active.delete(name)))
             )
             return yield* Effect.never
-          }, Effect.scoped)
+          })
         })
         const clients: Array<{ readonly name: string; readonly connection: Sockets.Connection }> = []
         for (let n = 0; n < 25; n++) {
@@ -819,6 +822,27 @@ describe("ControlChannel.serve: closing", () => {
       assert.isFalse(late.isOpen)
       assert.deepStrictEqual(yield* Stream.runCollect(server.events), [])
       yield* server.close
+    }))
+
+  it.effect("what waits goes out before the farewell, should the client read again in time", () =>
+    Effect.gen(function*() {
+      const { arrive, server, sockets } = yield* start({
+        framing: Framing.newline({ maxBytes: 70_000 }),
+        handler: ({ messages, send }) =>
+          Effect.andThen(
+            Effect.forEach(["x".repeat(70_000), "a", "b"], send, { concurrency: "unbounded" }),
+            Stream.runDrain(messages)
+          )
+      })
+      const gate = yield* Deferred.make<void>()
+      sockets.state.writes = Deferred.await(gate)
+      const client = yield* arrive("i am ann")
+      const closing = yield* Effect.forkChild(server.close)
+      yield* TestClock.adjust("300 millis")
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(client.written.slice(1), ["a\n", "b\n", "end Closed.Shutdown\n"])
     }))
 
   it.effect("waits half a second for a client that does not read, and for a handler", () =>

@@ -28,7 +28,7 @@ import * as Watch from "./support/runtimes/Watch.ts"
 interface Session {
   readonly identity: string
 }
-type Options = ControlChannel.ServeOptions<string, string, Session>
+type Options = ControlChannel.ServeOptions<string, string, Session, Scope.Scope>
 type Connection = ControlChannel.Connection<string, string, Session>
 
 const framing = Framing.newline({ maxBytes: 64 * 1024 })
@@ -57,7 +57,7 @@ const start = Effect.fnUntraced(function*(options: Partial<Options> = {}) {
   const listening = yield* NodeSocketServer.make({ port: 0, host: "127.0.0.1" })
   const address = listening.address
   assert(address._tag !== "UnixPathAddress")
-  const server = yield* ControlChannel.serve<string, string, Session>({
+  const server = yield* ControlChannel.serve<string, string, Session, Scope.Scope>({
     framing,
     codec: ControlChannel.text,
     handshake,
@@ -151,7 +151,7 @@ const portHolder = (port: number): Partial<Options> => ({
     yield* listen(port, `connection ${id}`)
     yield* send(`port ${port}`)
     yield* Stream.runDrain(messages)
-  }, Effect.scoped)
+  })
 })
 
 const visit = (port: number) =>
