@@ -13,7 +13,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
-import * as Net from "node:net"
+import type * as Net from "node:net"
 import { fileURLToPath } from "node:url"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -23,27 +23,12 @@ import * as Leaks from "./support/leaks.ts"
 import * as Dist from "./support/runtimes/Dist.ts"
 import * as Process from "./support/runtimes/Process.ts"
 import * as Watch from "./support/runtimes/Watch.ts"
+import { all, echo, fate, makeRelay, send, serve, sha, until, visit } from "./support/tunnel/sockets.ts"
 
 const secret = "open sesame"
 
 /** Comes back soon. */
 const reconnect = Backoff.make({ base: 20, cap: 100, floor: 10 })
-
-const makeRelay = (options?: Relay.Options) =>
-  Effect.acquireRelease(Effect.promise(() => Relay.start(options)), ({ stop }) => Effect.promise(stop))
-
-/** The service behind the tunnel. */
-const serve = (onConnection: (socket: Net.Socket) => void, port = 0) =>
-  Effect.acquireRelease(Effect.promise(() => Relay.serve(port, onConnection)), ({ stop }) => Effect.promise(stop))
-
-const echo = (socket: Net.Socket): void => void socket.pipe(socket)
-
-/** Everything that came, once the other side ended. */
-const all = async (socket: Net.Socket): Promise<Buffer> => {
-  const chunks: Array<Buffer> = []
-  for await (const chunk of socket.iterator({ destroyOnReturn: false })) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks)
-}
 
 setFlagsFromString("--expose-gc")
 const gc: () => void = runInNewContext("gc")
@@ -53,37 +38,6 @@ const held = (): number => {
   gc()
   return process.memoryUsage().arrayBuffers
 }
-
-const sha = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
-
-const visit = (port: number): Net.Socket => {
-  const socket = Net.connect({ port, host: "127.0.0.1", allowHalfOpen: true, noDelay: true })
-  socket.on("error", () => {})
-  return socket
-}
-
-/** Sends it all, then the end; a slow receiver slows it down. */
-const send = (socket: Net.Socket, bytes: Uint8Array): void => void socket.end(bytes)
-
-/** What the socket ended with. */
-const fate = async (socket: Net.Socket): Promise<string> => {
-  socket.resume()
-  if (socket.errored !== null) return "code" in socket.errored ? String(socket.errored.code) : "error"
-  const ended = socket.readableEnded ? Promise.resolve() : once(socket, "end")
-  return Promise.race([
-    ended.then(() => "end"),
-    new Promise<string>((resolve) =>
-      socket.once("error", (error) => resolve("code" in error ? String(error.code) : ""))
-    )
-  ])
-}
-
-/** Waits for it, at most 15 seconds. */
-const until = (isSo: () => boolean) =>
-  Effect.gen(function*() {
-    for (let n = 0; n < 1500 && !isSo(); n++) yield* Effect.sleep("10 millis")
-    assert.isTrue(isSo())
-  })
 
 const tags = (error: { readonly _tag: string; readonly reason?: unknown } | undefined) => {
   const { reason } = (error ?? {}) as { readonly reason?: { readonly _tag?: string } }
