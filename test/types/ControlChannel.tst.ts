@@ -19,6 +19,7 @@ import type * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Socket from "effect/socket/Socket"
+import type * as SocketServer from "effect/socket/SocketServer"
 import type * as Stream from "effect/Stream"
 import { describe, expect, test } from "tstyche"
 
@@ -95,6 +96,44 @@ describe("what it needs", () => {
       Layer.Layer<"key", never, Dependency>
     >()
     expect(ControlChannel.layer).type.not.toBeCallableWith(key, ControlChannel.make({ ...options, reconnect: false }))
+  })
+})
+
+describe("the other side", () => {
+  interface Client {
+    readonly identity: string
+    readonly name: string
+  }
+  const served = {} as ControlChannel.ServeOptions<string, Uint8Array, Client, Dependency | Scope.Scope>
+
+  test("asks for what its handshake and handler need, and gives each connection a scope", () => {
+    expect(ControlChannel.makeServer(served)).type.toBe<
+      Effect.Effect<ControlChannel.Server<Client>, Refused, Dependency | Scope.Scope>
+    >()
+    expect(ControlChannel.serve(served)).type.toBe<
+      Effect.Effect<
+        ControlChannel.Server<Client>,
+        Refused,
+        Dependency | Scope.Scope | SocketServer.SocketServer
+      >
+    >()
+  })
+
+  test("needs somebody to be", () => {
+    expect<ControlChannel.ServeOptions<string, string, { readonly identity: undefined }>>().type.not.toRaiseError()
+    expect<ControlChannel.ServeOptions<string, string, { readonly name: string }>>().type.toRaiseError()
+  })
+
+  test("ends in the algebra", () => {
+    type Connection = ControlChannel.Connection<string, Uint8Array, Client>
+    expect<ControlChannel.Ending>().type.toBe<Transient | Inconclusive | AuthFailed | Refused | Closed>()
+    expect<Connection["messages"]>().type.toBe<Stream.Stream<string, ControlChannel.Ending>>()
+    expect<ReturnType<Connection["send"]>>().type.toBe<
+      Effect.Effect<void, ControlChannel.Ending | Overflow | FrameError>
+    >()
+    expect<ReturnType<typeof served.handshake>>().type.toBe<
+      Effect.Effect<Client, ControlChannel.Failure, Dependency | Scope.Scope>
+    >()
   })
 })
 
