@@ -120,8 +120,8 @@ describe("the other side", () => {
   })
 
   test("needs somebody to be", () => {
-    expect<ControlChannel.ServeOptions<string, string, { readonly identity: undefined }>>().type.not.toRaiseError()
-    expect<ControlChannel.ServeOptions<string, string, { readonly name: string }>>().type.toRaiseError()
+    expect<{ readonly identity: undefined }>().type.toBeAssignableTo<ControlChannel.Identified>()
+    expect<{ readonly name: string }>().type.not.toBeAssignableTo<ControlChannel.Identified>()
   })
 
   test("ends in the algebra", () => {
