@@ -82,6 +82,23 @@ describe("the tunnel", () => {
       assert.deepStrictEqual(tool.stdout, [`listening at 127.0.0.1:${port}`, `listening at 127.0.0.1:${port + 1}`])
     }))
 
+  it.live(
+    "a server that lets us in no more for a while, e.g. as it still holds our port: is asked until it does",
+    () =>
+      Effect.gen(function*() {
+        const first = yield* BoreServer.make()
+        const tool = yield* Tool.tunnel(first.port, ["--max-reconnect-delay", "1", "--log-level", "debug"])
+        const { port } = yield* Tool.listening(tool)
+        yield* first.stop
+        const no = saying(BoreServer.frame({ Error: "port already in use" }))
+        const second = yield* BoreServer.make({ listen: first.port, instead: (socket, n) => n < 12 && no(socket, n) })
+        yield* tool.line(new RegExp(`connected again: 127.0.0.1:${port} `), "40 seconds")
+        assert.strictEqual(hellos(second.said).at(-1), `{"Hello":${port}}`)
+        assert.strictEqual(connections(second.said), 13)
+      }),
+    60_000
+  )
+
   it.live("goes on where nobody reads what it says", () =>
     Effect.gen(function*() {
       const first = yield* BoreServer.make()

@@ -8,6 +8,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../../Backoff.ts"
 import type * as Bore from "../../Bore.ts"
 import type * as ControlChannel from "../../ControlChannel.ts"
+import { NoProgress } from "../../LifelineError.ts"
 import * as NodeDialer from "../../node/NodeDialer.ts"
 import * as Tunnel from "../../Tunnel.ts"
 import * as Address from "./address.ts"
@@ -27,31 +28,45 @@ export interface Options {
   readonly logFormat: Logging.Format
 }
 
-/** Says where the tunnel is, whenever that changes, and runs until it ends for good. */
+/** So many connections that carry nothing, and it is not taken for a server of bore. */
+const unclearLimit = 10
+
+/**
+ * Says where the tunnel is, whenever that changes, and runs until it ends for good. Gives up on a server only as long as it has
+ * never let us in: one that has and does not any more, e.g. as it still holds our port for a connection that is no longer
+ * there, is asked again and again.
+ */
 const follow = Effect.fnUntraced(function*<E>({ local, to }: Options, { channel, ended }: Tunnel.Tunnel<E>) {
   let announced: number | undefined
-  const announce = (status: ControlChannel.Status<Bore.Session, E>) => {
+  let unclear = 0
+  const watch = (status: ControlChannel.Status<Bore.Session, E>): Effect.Effect<void, NoProgress> => {
+    if (status._tag === "Waiting" && status.cause?._tag === "Inconclusive" && announced === undefined) {
+      if (++unclear < unclearLimit) return Effect.void
+      const { cause } = status
+      return Effect.fail(
+        new NoProgress({ operation: cause.operation, target: cause.target, connections: unclear, last: cause })
+      )
+    }
     if (status._tag !== "Ready") return Effect.void
     const before = announced
     const { port } = status.session
     announced = port
     const here = Address.show(to.host, port)
-    const isNew = before !== port
     const what = `connected${before === undefined ? "" : " again"}: ${here} leads to ${
       Address.show(local.host, local.port)
     }`
     return Effect.andThen(
-      isNew ? Console.log(`listening at ${here}`) : Effect.void,
+      before === port ? Effect.void : Console.log(`listening at ${here}`),
       Effect.annotateLogs(Effect.logInfo(what), { port })
     )
   }
-  yield* Effect.forkScoped(Stream.runForEach(SubscriptionRef.changes(channel.status), announce))
-  return yield* ended
+  const changes = Stream.runForEach(SubscriptionRef.changes(channel.status), watch)
+  return yield* Effect.raceFirst(ended, Effect.andThen(changes, Effect.never))
 })
 
 const keep = Effect.fnUntraced(function*(options: Options) {
   const { local, maxReconnectDelay, port, secret, to } = options
-  const tunnel = { server: to, local, port, secret }
+  const tunnel = { server: to, local, port, secret, noProgressLimit: Infinity }
   yield* Effect.logInfo(`connecting to ${Address.show(to.host, to.port)}`)
   if (!options.reconnect) return yield* follow(options, yield* Tunnel.make({ ...tunnel, reconnect: false }))
   const { jitter } = Backoff.boreControl

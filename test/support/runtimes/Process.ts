@@ -85,8 +85,9 @@ export const start = (
       // "close" comes after the last line was read.
       child.once("close", (code, signal) => {
         process.removeListener("exit", killed)
-        lines.end(`the process ended with ${signal ?? `exit code ${code}`}`)
+        // First: who waits for a line may close the scope at once, which waits for nothing where the end is known.
         exits.add({ code, signal })
+        lines.end(`the process ended with ${signal ?? `exit code ${code}`}`)
       })
       child.once("error", (cause) => {
         process.removeListener("exit", killed)
