@@ -25,6 +25,8 @@ const flags = [
   "--completions"
 ]
 
+const variables = ["LIFELINE_SECRET", "BORE_SECRET", "BORE_SERVER", "BORE_LOCAL_PORT"]
+
 describe("addresses", () => {
   it.each<readonly [string, string, number | undefined]>([
     ["bore.example", "bore.example", undefined],
@@ -79,6 +81,13 @@ describe("help", () => {
       assert.match(stdout, /--secret.*list of processes \(ps\)/)
       assert.isAtMost(Math.max(...stdout.split("\n").map((line) => line.length)), 120)
     }))
+
+  it("and the page about it tell of the same flags, variables and exit codes", () => {
+    const page = Fs.readFileSync(`${Process.root}/docs/TUNNEL.md`, "utf8")
+    for (const flag of flags) assert.include(page, `\`${flag}`)
+    for (const name of variables) assert.include(page, `\`${name}\``)
+    for (const [exit] of Exits.table) assert.include(page, `\n| ${exit} |`)
+  })
 
   it.live("of the tool names the command; nothing at all shows it too, as a mistake", () =>
     Effect.gen(function*() {
