@@ -1,6 +1,6 @@
 /**
  * Dialer: the port to whatever opens TCP connections as plain streams of bytes: `node/NodeDialer` on Node, Deno and Bun,
- * `cloudflare/SocketDialer` on Workers. `Tunnel` needs one.
+ * `cloudflare/CloudflareDialer` in Workers. `Tunnel` needs one.
  *
  * It is not the `Socket` of `effect/socket`, which tells the end of the other side's stream from a closed connection by
  * nothing, cannot end a connection by a reset, and cannot take back bytes that were read too far: what passes on a connection
@@ -62,8 +62,8 @@ export interface Connection {
 }
 
 /**
- * Opens connections: without Nagle's delay, and with keepalive after 30 s where the platform has it. A connection lives as long
- * as the scope; closing that closes it at once, also where it is still being opened.
+ * Opens connections: without Nagle's delay, and with keepalive after 30 s idle, where the platform has them. A connection lives
+ * as long as the scope; closing that closes it at once, also where it is still being opened.
  *
  * @category services
  * @since 0.1.0

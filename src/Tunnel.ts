@@ -11,11 +11,11 @@
  *   with the scope of the tunnel, by a reset: nobody takes half an answer for a whole.
  * - **At most 4,096 connections at once**, unless told otherwise. Beyond that they are not taken up: the server hangs up on the
  *   visitor by itself, after 10 s.
- * - **A refused proof**: the protocol has no answer to a proof that was accepted, and the control connection has shown that the
- *   secret is right, so that nothing is waited for. A refusal, i.e. an `Error` that is the first and last of what comes, is
- *   recognised when it comes, and fails that connection.
+ * - **A refused proof.** The protocol has no answer to a proof that was accepted, and the control connection has shown that the
+ *   secret is right: so nothing is waited for. An `Error` that is the first and last of what comes is taken for a refusal, and
+ *   fails that connection; a visitor who sends exactly that, and then the end, looks the same.
  *
- * TCP comes from a `Dialer`: `node/NodeDialer` on Node, Deno and Bun.
+ * TCP comes from a `Dialer`: `node/NodeDialer` on Node, Deno and Bun, `cloudflare/CloudflareDialer` in Workers.
  *
  * **Example** (localhost:3000, on a relay)
  *
@@ -62,7 +62,7 @@ export interface Options extends Omit<Bore.Options, "open" | "at"> {
   readonly server: { readonly host: string; readonly port?: number | undefined }
   /** The service that is to be reached. @default host localhost */
   readonly local: { readonly host?: string | undefined; readonly port: number }
-  /** So many data connections may be open at once, those that are being opened included; at least 1. @default 4096 */
+  /** So many data connections may be open at once, those that are being opened included. @default 4096 */
   readonly maxConnections?: number | undefined
 }
 
