@@ -615,6 +615,9 @@ export interface Server<out Session> {
   /**
    * Serves one connection; ends when that has ended. Who is interrupted closes it. For runtimes whose sockets do not come from
    * a `SocketServer`, e.g. one half of a Worker's `WebSocketPair`.
+   *
+   * A WebSocket takes everything that is sent at once. Where the service `Socket.WebSocket` is provided, as a `SocketServer` for
+   * WebSockets does, what it has not sent yet counts for the outbox, if the platform tells (Workers do not).
    */
   readonly accept: (socket: Socket.Socket) => Effect.Effect<void>
   /** Who is connected now, by how long. */
@@ -699,9 +702,13 @@ export const serve: <In, Out, Session extends Identified, R = never>(
  * declare const options: ControlChannel.ServeOptions<string, string, { readonly identity: string }>
  * declare const half: WebSocket
  *
+ * const socket = Socket.fromWebSocket(
+ *   Effect.acquireRelease(Effect.succeed(half), (webSocket) => Effect.sync(() => webSocket.close()))
+ * )
+ *
  * export const program = Effect.scoped(Effect.gen(function*() {
  *   const server = yield* ControlChannel.makeServer(options)
- *   yield* server.accept(yield* Socket.fromWebSocket(Effect.succeed(half)))
+ *   yield* Effect.provideService(server.accept(yield* socket), Socket.WebSocket, half)
  * }))
  * ```
  *

@@ -2,6 +2,7 @@
 // real ports that identities hold, through a proxy that loses what passes, and against clients that do not keep to the protocol.
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import * as NodeSocketServer from "@effect/platform-node/NodeSocketServer"
+import * as NodeWS from "@effect/platform-node/NodeWS"
 import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as Classify from "effect-lifeline/Classify"
@@ -332,7 +333,7 @@ describe("ControlChannel.serve over TCP: clients that do not keep to the protoco
     "one that does not read holds up nobody but its own handler, and gets everything once it reads",
     () =>
       Effect.gen(function*() {
-        const total = 600
+        const total = 400
         const progress = { sent: 0 }
         const { port } = yield* start({
           handler: Effect.fnUntraced(function*(connection: Connection) {
@@ -360,6 +361,34 @@ describe("ControlChannel.serve over TCP: clients that do not keep to the protoco
           Array.from({ length: total }, (_, n) => n + 1)
         )
         assert.isTrue(lines.every((line) => line === "last" || line.length > 60_000))
+      }),
+    30_000
+  )
+
+  it.live(
+    "one that never reads keeps no socket once its connection is over, also if it says that it is",
+    () =>
+      Effect.gen(function*() {
+        const sockets: Array<Net.Socket> = []
+        const { port, until } = yield* start({
+          handler: Effect.fnUntraced(function*(connection: Connection) {
+            const socket = yield* Effect.serviceOption(NodeSocket.NetSocket)
+            if (Option.isSome(socket)) sockets.push(socket.value)
+            return yield* Effect.forever(connection.send("x".repeat(60_000)))
+          })
+        })
+        for (const n of [1, 2]) {
+          const client = yield* rawClient(port)
+          client.socket.pause()
+          client.socket.write(`${greeting("ann")}\n`)
+          yield* until(`${n} Connected`)
+          for (let m = 0; m < 100 && sockets[n - 1]?.writableNeedDrain !== true; m++) yield* Effect.sleep("50 millis")
+          if (n === 2) client.socket.end()
+        }
+        yield* until("1 Evicted")
+        yield* until("2 Lost Transient")
+        for (let n = 0; n < 300 && sockets.some(({ destroyed }) => !destroyed); n++) yield* Effect.sleep("10 millis")
+        assert.deepStrictEqual(sockets.map(({ destroyed }) => destroyed), [true, true])
       }),
     30_000
   )
@@ -455,6 +484,43 @@ describe("ControlChannel.serve over WebSockets", () => {
       assert.strictEqual(ended._tag, "AuthFailed")
       assert.include(ended.message, "Replaced")
     }))
+
+  it.live(
+    "one that does not read fills the outbox, although a WebSocket takes everything at once",
+    () =>
+      Effect.gen(function*() {
+        const progress = { sent: 0 }
+        const listening = yield* NodeSocketServer.makeWebSocket({ port: 0, host: "127.0.0.1" })
+        const { address } = listening
+        assert(address._tag !== "UnixPathAddress")
+        yield* ControlChannel.serve<string, string, Session>({
+          framing,
+          codec: ControlChannel.text,
+          handshake,
+          handler: ({ send }) =>
+            Effect.gen(function*() {
+              for (; progress.sent < 400; progress.sent++) yield* send("x".repeat(60_000))
+            })
+        }).pipe(Effect.provideService(SocketServer.SocketServer, listening), Effect.provide(Logger.layer([])))
+        const client = yield* Effect.acquireRelease(
+          Effect.sync(() => new NodeWS.WebSocket(`ws://127.0.0.1:${address.port}`)),
+          (client) => Effect.sync(() => client.terminate())
+        )
+        yield* Effect.promise(() => once(client, "open"))
+        client.send(`${greeting("slow")}\n`)
+        client.pause()
+        for (let n = 0, last = -1; n < 100 && (progress.sent === 0 || progress.sent > last); n++) {
+          last = progress.sent
+          yield* Effect.sleep("200 millis")
+        }
+        assert.isBelow(progress.sent, 400)
+        const done = Effect.promise(() => once(client, "close"))
+        client.resume()
+        yield* done
+        assert.strictEqual(progress.sent, 400)
+      }),
+    30_000
+  )
 })
 
 describe("ControlChannel: what a client carries", () => {

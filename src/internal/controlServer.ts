@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
@@ -69,6 +70,8 @@ interface Claim<Session> {
 /** A connection that is open. */
 interface Line<In> {
   readonly wire: Wire.Wire<In, Closed>
+  /** Bytes that the platform has not sent yet. */
+  readonly buffered: () => number
   readonly writer: Socket.Writer
   /** Its end is the end of the connection. */
   readonly transport: Scope.Closeable
@@ -195,7 +198,10 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
       }),
       transport
     )
-    return { wire, writer, transport, writing }
+    // A WebSocket takes everything at once: what of it is not sent it tells itself, where the server provides it.
+    const webSocket = Option.getOrUndefined(yield* Effect.serviceOption(Socket.WebSocket))
+    const buffered = () => wire.buffered() + amountOf(webSocket)
+    return { wire, buffered, writer, transport, writing }
   })
 
   /**
@@ -207,8 +213,8 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
     peer: Peer<Session>,
     ending: Ending | undefined,
     { before = Effect.void, linger = true } = {}
-  ): Effect.Effect<void> =>
-    Effect.gen(function*() {
+  ): Effect.Effect<void> => {
+    const say = Effect.gen(function*() {
       yield* before
       const { close, message } = (ending === undefined ? undefined : farewell(ending)) ?? {}
       const framed = message === undefined ? undefined : Wire.frame(terms(peer.place), message)
@@ -221,13 +227,15 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
       }
       yield* Scope.close(writing, Exit.void)
       if (linger) yield* wire.discard
-    }).pipe(
-      Effect.timeoutOption(closeWithin),
+    })
+    // The platform would keep it as long as something is not sent; and who does not read that is in no hurry.
+    const cutOff = Effect.ignore(Effect.timeoutOption(writer.write(new Socket.CloseEvent()), closeWithin))
+    return Effect.suspend(() => wire.isBroken() ? Effect.succeedNone : Effect.timeoutOption(say, closeWithin)).pipe(
+      Effect.flatMap((said) => Option.isNone(said) ? cutOff : Effect.void),
       Effect.catchCause((cause) => log("Defect", "Error", `${name(peer)}: parting failed: ${Cause.pretty(cause)}`)),
-      (saying) => Effect.suspend(() => wire.isBroken() ? Effect.void : saying),
-      Effect.ensuring(Scope.close(transport, Exit.void)),
-      Effect.asVoid
+      Effect.ensuring(Scope.close(transport, Exit.void))
     )
+  }
 
   // -- identities -------------------------------------------------------------------------------------------------------
 
@@ -322,7 +330,7 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
       scope,
       at: () => ({ ...peer.place.at, operation: "send" }),
       limits: options.outbox,
-      buffered: wire.buffered,
+      buffered: line.buffered,
       handOver: (message) => {
         // It is bytes that are sent.
         if (typeof message !== "string") wire.write(message)
@@ -357,7 +365,7 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
       Wire.keep(peer.place, wire, {
         deadline,
         // Whatever else waits to be written shows as well that we are there.
-        ask: beat && (() => wire.buffered() === 0 && wire.write(beat.success)),
+        ask: beat && (() => line.buffered() === 0 && wire.write(beat.success)),
         every: liveness.every ?? "500 millis"
       }),
       line.transport
@@ -571,6 +579,11 @@ const whyOf = (error: Failure): string => {
   if (reason._tag === "TimedOut") return `no message came for ${Duration.format(reason.after)}`
   return reason.message
 }
+
+const amountOf = (webSocket: object | undefined): number =>
+  webSocket !== undefined && "bufferedAmount" in webSocket && typeof webSocket.bufferedAmount === "number"
+    ? webSocket.bufferedAmount
+    : 0
 
 /** The program's own errors, and no defects. */
 const errorOf = <E>(cause: Cause.Cause<E> | undefined): E | undefined => {

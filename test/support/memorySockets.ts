@@ -39,12 +39,10 @@ export const make = (started: (connection: Connection, n: number) => Effect.Effe
     }
     const n = connections.push(connection) - 1
     const write = (chunk: string | Uint8Array | Socket.CloseEvent) =>
-      Effect.andThen(
+      Socket.isCloseEvent(chunk) ? Effect.void : Effect.andThen(
         state.writes,
         Effect.sync(() => {
-          if (!Socket.isCloseEvent(chunk)) {
-            connection.written.push(typeof chunk === "string" ? chunk : new TextDecoder().decode(chunk))
-          }
+          connection.written.push(typeof chunk === "string" ? chunk : new TextDecoder().decode(chunk))
         })
       )
     return Socket.make({
