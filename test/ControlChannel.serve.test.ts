@@ -12,6 +12,8 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as References from "effect/References"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -19,6 +21,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import * as Leaks from "./support/leaks.ts"
 import * as Sockets from "./support/memorySockets.ts"
+import * as Seen from "./support/seen.ts"
 import * as SocketPair from "./support/socketPair.ts"
 
 interface Session {
@@ -897,6 +900,51 @@ describe("ControlChannel.serve: life", () => {
       assert.include(warnings[0], "accept (relay, connection 1) got no session: the credential was not accepted")
       assert.include(warnings[1], "19 more like this")
       assert.notInclude(lines.join("\n"), "hunter2")
+    }))
+
+  it.effect("a connection is no part of the span in which the server was made", () =>
+    Effect.gen(function*() {
+      const { spans, tracer } = Seen.make()
+      const { arrive } = yield* start({ handler: () => Effect.withSpan(Effect.void, "inside") }).pipe(
+        Effect.withSpan("made"),
+        Effect.withTracer(tracer)
+      )
+      yield* arrive("i am ann")
+      const inside = spans.find(({ name }) => name === "inside")
+      assert.isTrue(spans.some(({ name }) => name === "made"))
+      assert.strictEqual(inside && Option.getOrUndefined(inside.parent), undefined)
+      assert.isDefined(inside)
+    }))
+
+  it.effect("nothing that clients send is in what it tells, but identities", () =>
+    Effect.gen(function*() {
+      const { log, out, show } = Seen.make()
+      const causes: Array<unknown> = []
+      const { arrive, server } = yield* start({
+        farewell: (ending) => {
+          causes.push(ending)
+          return undefined
+        }
+      }).pipe(Effect.provide(Logger.layer([log])), Effect.provideService(References.MinimumLogLevel, "All"))
+      const events: Array<unknown> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(server.events, (event) => Effect.sync(() => events.push(event))),
+        { startImmediately: true }
+      )
+      yield* arrive("hunter2")
+      yield* arrive(`hunter2 ${"x".repeat(30)}`)
+      const garbage = yield* arrive("i am ann", "hunter2")
+      yield* garbage.send(new Uint8Array([...new TextEncoder().encode("hunter2"), 255, 10]))
+      yield* settled
+      yield* arrive("i am bob", "hunter2", `hunter2 ${"x".repeat(30)}`)
+      yield* arrive("i am bob", "hunter2")
+      show("events", events)
+      show("causes", causes)
+      show("connections", yield* server.connections)
+      assert.isAtLeast(events.length, 6)
+      assert.isAtLeast(out.length, 10)
+      assert.include(out.join("\n"), "ann")
+      assert.notInclude(out.join("\n"), "hunter2")
     }))
 
   it.effect("counts who came, who was lost, and who is there", () =>

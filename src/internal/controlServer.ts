@@ -24,6 +24,7 @@ import * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type {
   Connected,
@@ -85,6 +86,9 @@ const milestone = 5
 /** At most one line for each kind of event in this time, in milliseconds: clients do not decide how much we log. */
 const lineEvery = 1000
 
+const withoutSpan = <R>(context: Context.Context<R>): Context.Context<R> =>
+  Context.omit(Tracer.ParentSpan)(context as Context.Context<R | Tracer.ParentSpan>) as Context.Context<R>
+
 const over = <Session>({ lost, told }: Peer<Session>): Effect.Effect<never, Ending> =>
   Effect.raceFirst(Deferred.await(told), Deferred.await(lost))
 
@@ -100,8 +104,8 @@ const build = Effect.fnUntraced(function*<In, Out, Session extends Identified, R
   const evictWithin = Duration.fromInputUnsafe(options.evictTimeout ?? "2 seconds")
   const closeWithin = Duration.fromInputUnsafe(options.closeTimeout ?? "500 millis")
   const deadline = liveness.deadline === undefined ? undefined : Duration.fromInputUnsafe(liveness.deadline)
-  // Each connection gets a scope of its own.
-  const context = (yield* Effect.context<Exclude<R, Scope.Scope>>()) as Context.Context<Exclude<R, Scope.Scope>>
+  // Each connection gets a scope of its own, and is no part of the span in which the server was made.
+  const context = withoutSpan(yield* Effect.context<Exclude<R, Scope.Scope>>())
   const clock = yield* Clock.Clock
   const nanos = () => clock.monotonicTimeNanosUnsafe()
   const now = () => clock.currentTimeMillisUnsafe()
@@ -602,6 +606,7 @@ export const serve = Effect.fnUntraced(function*<In, Out, Session extends Identi
   const { run } = yield* SocketServer.SocketServer
   const server = yield* build(options)
   yield* run(server.accept).pipe(
+    Effect.updateContext((input: Context.Context<never>) => withoutSpan(input)),
     Effect.catchCause((cause) =>
       Effect.andThen(
         Effect.annotateLogs(
