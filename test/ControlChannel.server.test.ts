@@ -167,7 +167,7 @@ describe("ControlChannel.make with ControlChannel.serve over TCP", () => {
     Effect.gen(function*() {
       const peers: Array<string | undefined> = []
       const { port, server, until } = yield* start({
-        liveness: { heartbeat: "beat", every: "20 millis", deadline: "1 second" },
+        liveness: { heartbeat: "beat", every: "100 millis", deadline: "2 seconds" },
         handler: Effect.fnUntraced(function*(connection: Connection) {
           // What the socket server provides with each connection is there.
           const socket = yield* Effect.serviceOption(NodeSocket.NetSocket)
@@ -178,7 +178,7 @@ describe("ControlChannel.make with ControlChannel.serve over TCP", () => {
       const channel = yield* ControlChannel.make({
         ...optionsOf("ann", tcp(port)),
         reconnect: false,
-        liveness: { deadline: "200 millis", ping: "ping", every: "100 millis" }
+        liveness: { deadline: "2 seconds", ping: "ping", every: "500 millis" }
       })
       assert.strictEqual(yield* channel.session, "welcome")
       const sent = Array.from({ length: 1000 }, (_, n) => `${n} ${"x".repeat(n)}`)
@@ -189,7 +189,7 @@ describe("ControlChannel.make with ControlChannel.serve over TCP", () => {
         Stream.runCollect
       )
       assert.deepStrictEqual(heard, sent.map((line) => `re: ${line}`))
-      yield* Effect.sleep("500 millis")
+      yield* Effect.sleep("2500 millis")
       assert.deepStrictEqual((yield* server.connections).map(({ id, session }) => [id, session.identity]), [[1, "ann"]])
       assert.deepStrictEqual(peers, ["127.0.0.1"])
       yield* channel.close
@@ -202,12 +202,12 @@ describe("ControlChannel.make with ControlChannel.serve over TCP", () => {
       const held = yield* freePort
       const { port, seen, until } = yield* start({
         ...portHolder(held),
-        liveness: { heartbeat: "beat", every: "50 millis" }
+        liveness: { heartbeat: "beat", every: "100 millis" }
       })
       const proxy = yield* FaultProxy.make(port)
       const channel = yield* ControlChannel.make({
         ...optionsOf("ann", tcp(proxy.port)),
-        liveness: { deadline: "500 millis" },
+        liveness: { deadline: "2 seconds" },
         reconnect
       })
       assert.strictEqual(yield* channel.session, `port ${held}`)
@@ -274,7 +274,7 @@ describe("ControlChannel.make with ControlChannel.serve over TCP", () => {
 describe("ControlChannel.serve over TCP: clients that do not keep to the protocol", () => {
   it.live("silence, garbage, frames that are too long, ends and resets are their own", () =>
     Effect.gen(function*() {
-      const { port, server, until } = yield* start({ stepTimeout: "200 millis" })
+      const { port, server, until } = yield* start({ stepTimeout: "1 second" })
       const ann = yield* ControlChannel.make({ ...optionsOf("ann", tcp(port)), reconnect: false })
       yield* ann.session
       const silent = yield* rawClient(port)
