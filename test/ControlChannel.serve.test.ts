@@ -12,10 +12,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import * as SocketServer from "effect/socket/SocketServer"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
@@ -695,6 +697,35 @@ describe("ControlChannel.serve: sending", () => {
       assert.isFalse(slow.isOpen)
     }))
 
+  it.effect.each(
+    [["evicted", "Closed.Replaced"], ["lost", "Transient.Unreachable"], ["closed", "Closed.Shutdown"]] as const
+  )("who waits as a connection is %s is told so, and who comes later", ([how, expected]) =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<Connection>()
+      const { arrive, close, sockets } = yield* start({
+        framing: Framing.newline({ maxBytes: 70_000 }),
+        handler: (connection) => Effect.andThen(Deferred.succeed(gate, connection), Effect.never)
+      })
+      sockets.state.writes = Effect.never
+      const client = yield* arrive("i am ann")
+      const { evicted, messages, send } = yield* Deferred.await(gate)
+      yield* send("x".repeat(70_000))
+      const waiting = [
+        yield* Effect.forkChild(Effect.flip(send("waits"))),
+        yield* Effect.forkChild(Effect.flip(Stream.runDrain(messages)))
+      ]
+      yield* settled
+      if (how === "evicted") yield* arrive("i am ann")
+      else if (how === "lost") yield* client.end()
+      else yield* Effect.forkChild(close)
+      yield* TestClock.adjust("1 second")
+      const errors = yield* Fiber.joinAll(waiting)
+      errors.push(yield* Effect.flip(send("late")), yield* Effect.flip(Stream.runDrain(messages)))
+      assert.deepStrictEqual(errors.map(tags), Array.from(errors, () => expected))
+      if (how === "evicted") assert.include(String(errors[0]?.message), "connection 2")
+      assert.strictEqual(yield* evicted, how === "evicted")
+    }))
+
   it.effect("a message that does not fit into a frame is not sent", () =>
     Effect.gen(function*() {
       const errors: Array<string> = []
@@ -888,6 +919,49 @@ describe("ControlChannel.serve: closing", () => {
 })
 
 describe("ControlChannel.serve: life", () => {
+  it.effect("a socket server that fails is told, and those who are connected too", () =>
+    Effect.gen(function*() {
+      const { layer, lines } = logged()
+      const failing = yield* Deferred.make<never, SocketServer.SocketServerError>()
+      const sockets = Sockets.make()
+      sockets.state.answersEnd = true
+      const server = yield* ControlChannel.serve<string, string, Session>({
+        framing: Framing.newline({ maxBytes: 32 }),
+        codec: ControlChannel.text,
+        handshake,
+        handler: echo,
+        farewell,
+        at
+      }).pipe(
+        Effect.provideService(SocketServer.SocketServer, {
+          address: NetAddress.unixPathAddress("/run/relay"),
+          run: (handler) =>
+            Effect.flatMap(sockets.open, (socket) =>
+              Effect.andThen(Effect.forkDetach(handler(socket)), Deferred.await(failing))).pipe(
+                Effect.catchIf((error): error is never =>
+                  !(error instanceof SocketServer.SocketServerError), Effect.die)
+              )
+        }),
+        Effect.provide(layer)
+      )
+      yield* settled
+      const [client] = sockets.connections
+      yield* client?.send("i am ann\n") ?? Effect.void
+      yield* settled
+      yield* Deferred.fail(
+        failing,
+        new SocketServer.SocketServerError({
+          reason: new SocketServer.SocketServerUnknownError({ cause: new Error("EMFILE") })
+        })
+      )
+      yield* settled
+      assert.deepStrictEqual(client?.written, ["welcome 1\n", "end Closed.Shutdown\n"])
+      assert.strictEqual(SubscriptionRef.getUnsafe(server.status)._tag, "Closed")
+      assert.isTrue(lines.some((line) =>
+        line.startsWith("Error") && line.includes("nobody is let in") && line.includes("EMFILE")
+      ))
+    }))
+
   it.effect("the log is not the clients' to fill; no line has what they sent", () =>
     Effect.gen(function*() {
       const { layer, lines } = logged()
