@@ -140,6 +140,9 @@ try {
     `load ${publicModules.length + 1} modules, refuse ${hiddenModules.length} hidden ones`,
     run(process.execPath, ["load.mjs"], { cwd: consumer })
   )
+
+  const tool = run(join(consumer, "node_modules/.bin/lifeline"), ["tunnel", "--help"], { cwd: consumer })
+  report.check("run the command line tool", { ...tool, ok: tool.ok && tool.output.includes("EXIT CODES") })
 } finally {
   rmSync(temporary, { recursive: true, force: true })
 }

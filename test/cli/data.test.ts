@@ -113,6 +113,8 @@ describe("what passes", () => {
         )
         yield* tool.kill(signal)
         assert.deepStrictEqual(yield* tool.exited("1 second"), { code: null, signal })
+        // All is closed: it was not cut off at the end of the second.
+        assert.match(tool.stderr.at(-1) ?? "", /INFO  stopped$/)
         assert.notMatch(tool.lines.join("\n"), /FATAL|ERROR|^\s+at /m)
       })
   )

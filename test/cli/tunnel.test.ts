@@ -269,6 +269,8 @@ describe("signals: ends by the signal, within a second", () => {
       const { server, tool }: Running = yield* states[state]
       yield* tool.kill(signal)
       assert.deepStrictEqual(yield* tool.exited("1 second"), { code: null, signal })
+      // All is closed: it was not cut off at the end of the second.
+      assert.match(tool.stderr.at(-1) ?? "", /INFO  stopped$/)
       assert.notMatch(tool.lines.join("\n"), /FATAL|ERROR|^\s+at /m)
       if (server !== undefined) yield* server.until("it is gone", (said) => said.includes("0: closed"))
     }))

@@ -79,7 +79,7 @@ const keep = Effect.fnUntraced(function*(options: Options) {
 /** Runs until it ends for good or is interrupted; then says why, and with which exit code. */
 export const run = (options: Options): Effect.Effect<void, Exits.Exit> =>
   keep(options).pipe(
-    Effect.onInterrupt(() => Effect.logInfo("stopping")),
+    Effect.onInterrupt(() => Effect.logInfo("stopped")),
     Effect.catch((error) => {
       // Nobody but this program closes the channel, and then nobody listens.
       if (error._tag === "Closed") return Effect.interrupt
