@@ -1,6 +1,6 @@
 // The tunnel over loopback: a server of bore that joins visitors with data connections, a local service, and sockets of node:net
 // at both ends.
-import { assert, describe, it } from "@effect/vitest"
+import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-lifeline/Backoff"
 import * as NodeDialer from "effect-lifeline/node/NodeDialer"
 import * as Tunnel from "effect-lifeline/Tunnel"
@@ -371,10 +371,11 @@ describe("Tunnel over TCP", () => {
 })
 
 describe("a tunnel in a process of its own", () => {
+  beforeAll(() => Effect.runPromise(Dist.ensure), 120_000)
+
   const program = fileURLToPath(new URL("./support/tunnel/client.ts", import.meta.url))
 
   const start = Effect.fnUntraced(function*(local: number) {
-    yield* Dist.ensure
     const relay = yield* makeRelay()
     const client = yield* Process.startRuntime("node", [program, String(relay.port), String(local)])
     const [, port] = yield* client.line(/^listening at (\d+)$/)
