@@ -117,23 +117,23 @@ describe("mistakes: exit code 2, on the standard error output, with how to go on
     [
       "a port that is none",
       ["tunnel", "65536", "--to", "x"],
-      /<local-port>: 65536 is not a whole number from 1 to 65535/
+      /<local-port>: "65536" is not a whole number from 1 to 65535/
     ],
-    ["a port that is no number", ["tunnel", "web", "--to", "x"], /local-port.*"web"/],
+    ["a port that is no number", ["tunnel", "web", "--to", "x"], /<local-port>: "web" is not a whole number/],
     ["no server", ["tunnel", "9"], /Missing required flag: --to/],
     ["a URL as server", ["tunnel", "9", "--to", "http://x"], /--to is a URL: write HOST or HOST:PORT/],
-    ["a remote port that is none", ["tunnel", "9", "--to", "x", "--port", "70000"], /--port: 70000 is not/],
+    ["a remote port that is none", ["tunnel", "9", "--to", "x", "--port", "70000"], /--port: "70000" is not/],
     ["a local host with a port", ["tunnel", "9", "--to", "x", "--local-host", "y:1"], /--local-host has a port/],
     [
       "a delay of 0",
       ["tunnel", "9", "--to", "x", "--max-reconnect-delay", "0"],
-      /--max-reconnect-delay: 0 .*--no-reconnect/
+      /--max-reconnect-delay: "0" .*--no-reconnect/
     ],
-    ["a delay below 0", ["tunnel", "9", "--to", "x", "--max-reconnect-delay=-1"], /--max-reconnect-delay: -1 is not/],
+    ["a delay below 0", ["tunnel", "9", "--to", "x", "--max-reconnect-delay=-1"], /--max-reconnect-delay: "-1" is not/],
     [
       "a delay of less than 1",
       ["tunnel", "9", "--to", "x", "--max-reconnect-delay", "0.5"],
-      /--max-reconnect-delay: 0.5/
+      /--max-reconnect-delay: "0.5"/
     ],
     [
       "a delay where nothing is delayed",
@@ -148,7 +148,7 @@ describe("mistakes: exit code 2, on the standard error output, with how to go on
     [
       "an exit code that is none",
       ["tunnel", "9", "--to", "x", "--no-reconnect", "--exit-code-on-disconnect", "256"],
-      /--exit-code-on-disconnect: 256/
+      /--exit-code-on-disconnect: "256"/
     ],
     ["an empty secret", ["tunnel", "9", "--to", "x", "--secret="], /--secret is empty/],
     ["a format that is none", ["tunnel", "9", "--to", "x", "--log-format", "xml"], /--log-format.*"xml"/],
@@ -165,6 +165,20 @@ describe("mistakes: exit code 2, on the standard error output, with how to go on
       assert.match(stderr, /^Usage: lifeline /m)
       assert.match(stderr, /^More: lifeline .*--help$/m)
       assert.notMatch(stderr, /^\s+at /m)
+    }))
+
+  it.live("variables are looked at like flags", () =>
+    Effect.gen(function*() {
+      for (
+        const [env, expected] of [
+          [{ BORE_LOCAL_PORT: "web", BORE_SERVER: "x" }, /<local-port>: "web" is not a whole number/],
+          [{ BORE_LOCAL_PORT: "9", BORE_SERVER: "http://x" }, /--to is a URL/]
+        ] as const
+      ) {
+        const { code, stderr } = yield* Tool.run(["tunnel"], { env })
+        assert.strictEqual(code, 2)
+        assert.match(stderr, expected)
+      }
     }))
 
   it.live.each<readonly [string, ReadonlyArray<string>]>([

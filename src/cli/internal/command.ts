@@ -18,14 +18,18 @@ export const name = "lifeline"
 
 const wrong = (message: string) => Effect.fail(new CliError.ValidationError({ message }))
 
-const integer = (what: string, least: number, most: number) => (value: number) =>
-  Number.isInteger(value) && value >= least && value <= most
+/** Numbers are read here and not by the flags, whose words for what is none are those of a schema. */
+const integer = (what: string, least: number, most: number) => (text: string) => {
+  const value = /^\d+$/.test(text) ? Number(text) : NaN
+  return value >= least && value <= most
     ? Effect.succeed(value)
-    : wrong(`${what}: ${value} is not a whole number from ${least} to ${most}`)
+    : wrong(`${what}: ${JSON.stringify(text)} is not a whole number from ${least} to ${most}`)
+}
 
-const localPort = Argument.Finite("local-port").pipe(
+const localPort = Argument.String("local-port").pipe(
+  Argument.withMetavar("N"),
   Argument.withDescription("The port of the local service (required) [env: BORE_LOCAL_PORT]"),
-  Argument.withFallbackConfig(Config.Finite("BORE_LOCAL_PORT")),
+  Argument.withFallbackConfig(Config.String("BORE_LOCAL_PORT")),
   Argument.mapEffect(integer("<local-port>", 1, 65535))
 )
 
@@ -44,11 +48,11 @@ const to = Flag.String("to").pipe(
   })
 )
 
-const port = Flag.Finite("port").pipe(
+const port = Flag.String("port").pipe(
   Flag.withAlias("p"),
   Flag.withMetavar("N"),
   Flag.withDescription("The port of the server to ask for [default: any that is free]"),
-  Flag.withDefault(0),
+  Flag.withDefault("0"),
   Flag.mapEffect(integer("--port", 0, 65535))
 )
 
@@ -87,21 +91,22 @@ const noReconnect = Flag.Boolean("no-reconnect").pipe(
   Flag.withDefault(false)
 )
 
-const maxReconnectDelay = Flag.Finite("max-reconnect-delay").pipe(
+const maxReconnectDelay = Flag.String("max-reconnect-delay").pipe(
   Flag.withMetavar("SECONDS"),
   Flag.withDescription("The longest wait before the next attempt, at least 1 [default: 64]"),
-  Flag.mapEffect((seconds) =>
-    seconds >= 1 && seconds <= 86_400
+  Flag.mapEffect((text) => {
+    const seconds = /^\d+(\.\d+)?$/.test(text) ? Number(text) : NaN
+    return seconds >= 1 && seconds <= 86_400
       ? Effect.succeed(seconds)
       : wrong(
-        `--max-reconnect-delay: ${seconds} is not from 1 to 86400 (seconds). ` +
+        `--max-reconnect-delay: ${JSON.stringify(text)} is not a number from 1 to 86400 (seconds). ` +
           "It is the longest wait before the next attempt; to make no further attempt there is --no-reconnect"
       )
-  ),
+  }),
   Flag.optional
 )
 
-const exitCodeOnDisconnect = Flag.Finite("exit-code-on-disconnect").pipe(
+const exitCodeOnDisconnect = Flag.String("exit-code-on-disconnect").pipe(
   Flag.withMetavar("N"),
   Flag.withDescription("With --no-reconnect: the exit code when the connection is lost [default: 0]"),
   Flag.mapEffect(integer("--exit-code-on-disconnect", 0, 255)),
