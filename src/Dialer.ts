@@ -47,13 +47,13 @@ export interface Address {
  */
 export interface Connection {
   /**
-   * What came next, at least a byte; `undefined`: the other side sends no more. While nobody reads only a bounded amount is
-   * taken from the network. An interrupted read loses nothing.
+   * What came next, at least a byte; `undefined`: the other side sends no more. The bytes are valid until the next read: copy
+   * what is to be kept. While nobody reads only a bounded amount is taken from the network. An interrupted read loses nothing.
    */
   readonly read: Effect.Effect<Uint8Array | undefined, unknown>
-  /** Puts bytes back: the next read yields them first. */
+  /** Puts a copy of bytes back: the next read yields them first. */
   readonly unread: (bytes: Uint8Array) => void
-  /** Ends when there is room for more. The bytes may be used until they are sent, so they must not be changed. */
+  /** Ends when the bytes are handed to the system. Until then they must not be changed; one that is interrupted sends them yet. */
   readonly write: (bytes: Uint8Array) => Effect.Effect<void, unknown>
   /** Tells the other side that no more is sent, after what was written. What it sends is read on. */
   readonly end: Effect.Effect<void, unknown>

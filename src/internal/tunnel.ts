@@ -85,7 +85,7 @@ const socketOf = (connection: Connection): Socket.Socket => {
       pull: Effect.flatMap(Effect.mapError(connection.read, failed), (bytes) =>
         bytes === undefined
           ? Effect.fail(new Socket.SocketError({ reason: new Socket.SocketCloseError({ code: 1000 }) }))
-          : Effect.succeed([bytes] as const)),
+          : Effect.succeed([bytes.slice()] as const)),
       upgrade: Socket.SocketUpgradeError.unsupported
     }),
     writer: Effect.succeed({ write, writeAll: (chunks) => Effect.forEach(chunks, write, { discard: true }) })
@@ -242,10 +242,11 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
 
   /** Fails with the words of a server that refuses; leaves everything else to be read. */
   const notRefused = Effect.fnUntraced(function*(connection: Connection) {
-    const first = yield* connection.read
+    let first = yield* connection.read
     if (first === undefined) return
     const refusal = refusalOf(first)
     if (refusal !== undefined) {
+      first = first.slice()
       const next = yield* Effect.timeoutOption(connection.read, refusalWithin)
       if (Option.isSome(next)) {
         if (next.value === undefined) {

@@ -23,14 +23,23 @@ import * as Dialer from "../Dialer.ts"
 
 type Resume<A> = (effect: Effect.Effect<A, unknown>) => void
 
-/** Effects over a socket. While nobody reads it is paused, with what the platform read ahead: some 64 kB. */
-const connectionOf = (socket: Net.Socket): Dialer.Connection => {
+/** Bytes of the buffer of a connection on which little comes, and of one that filled the former. */
+const small = 4096
+const large = 65_536
+
+/**
+ * Effects over a socket. What comes is read into one buffer, again and again, as long as somebody reads; a new one for each chunk,
+ * as streams have them, would keep the garbage collector busier than all else together. Where the platform has no `onread` it
+ * comes as data events.
+ */
+const connect = (to: Dialer.Address) => {
   const unread: Array<Uint8Array> = []
   let ended = false
   let failure: Effect.Effect<never, unknown> | undefined
   let reader: Resume<Uint8Array | undefined> | undefined
-  /** Waits for room, or for the end to be sent. */
+  /** Waits for what was written, or the end, to be sent. */
   let writer: Resume<void> | undefined
+  let unsent = 0
 
   const read = (effect: Effect.Effect<Uint8Array | undefined, unknown>): boolean => {
     const resume = reader
@@ -48,16 +57,39 @@ const connectionOf = (socket: Net.Socket): Dialer.Connection => {
     read(failure)
     written(failure)
   }
+  /** Whether more is wanted at once: who read may have come back for more. */
+  const came = (bytes: Uint8Array): boolean => {
+    if (!read(Effect.succeed(bytes))) unread.push(bytes.slice())
+    return reader !== undefined
+  }
+
+  let buffer = Buffer.allocUnsafeSlow(small)
+  let isFull = false
+  const socket = Net.connect({
+    host: to.host,
+    port: to.port,
+    allowHalfOpen: true,
+    onread: {
+      buffer: () => {
+        const size = isFull ? large : small
+        // What is still being sent of the former is kept by who sends it.
+        if (buffer.length !== size) buffer = Buffer.allocUnsafeSlow(size)
+        return buffer
+      },
+      callback: (length, bytes) => {
+        isFull = length === bytes.length || (isFull && length > small)
+        return came(bytes.subarray(0, length))
+      }
+    }
+  })
+  socket.pause()
   socket.on("data", (bytes: Uint8Array) => {
-    if (read(Effect.succeed(bytes))) return
-    unread.push(bytes)
-    socket.pause()
+    if (!came(bytes)) socket.pause()
   })
   socket.on("end", () => {
     ended = true
     read(Effect.succeed(undefined))
   })
-  socket.on("drain", () => written(Effect.void))
   socket.on("finish", () => written(Effect.void))
   // Stays for ever: an error without a listener ends the process.
   socket.on("error", fail)
@@ -71,7 +103,12 @@ const connectionOf = (socket: Net.Socket): Dialer.Connection => {
       if (writer === resume) writer = undefined
     })
   })
-  return {
+  const sent = () => {
+    unsent--
+    // An end waits for "finish".
+    if (unsent === 0 && !socket.writableEnded) written(Effect.void)
+  }
+  const connection: Dialer.Connection = {
     read: Effect.suspend(() => {
       const bytes = unread.shift()
       if (bytes !== undefined) return Effect.succeed(bytes)
@@ -86,9 +123,16 @@ const connectionOf = (socket: Net.Socket): Dialer.Connection => {
       })
     }),
     unread: (bytes) => {
-      if (bytes.length > 0) unread.unshift(bytes)
+      if (bytes.length > 0) unread.unshift(bytes.slice())
     },
-    write: (bytes) => Effect.suspend(() => failure ?? (socket.write(bytes) ? Effect.void : wait)),
+    write: (bytes) =>
+      Effect.suspend(() => {
+        if (failure !== undefined) return failure
+        unsent++
+        socket.write(bytes, sent)
+        // Mostly the system takes it at once.
+        return socket.writableLength === 0 ? Effect.void : wait
+      }),
     end: Effect.suspend(() => {
       if (failure !== undefined) return failure
       socket.end()
@@ -98,6 +142,7 @@ const connectionOf = (socket: Net.Socket): Dialer.Connection => {
       if (!socket.destroyed) socket.resetAndDestroy()
     })
   }
+  return { connection, socket }
 }
 
 const make = (): Dialer.Dialer["Service"] => {
@@ -117,12 +162,10 @@ const make = (): Dialer.Dialer["Service"] => {
     )
 
   const dial = Effect.fnUntraced(function*(to: Dialer.Address) {
-    const socket = yield* Effect.acquireRelease(
-      Effect.sync(() => Net.connect({ host: to.host, port: to.port, allowHalfOpen: true })),
-      (socket) => Effect.sync(() => socket.destroy())
+    const { connection, socket } = yield* Effect.acquireRelease(
+      Effect.sync(() => connect(to)),
+      ({ socket }) => Effect.sync(() => socket.destroy())
     )
-    const connection = connectionOf(socket)
-    socket.pause()
     yield* Effect.callback<void, unknown>((resume) => {
       socket.once("connect", () => resume(Effect.void))
       socket.once("error", (error) => resume(Effect.fail(error)))
