@@ -10,6 +10,7 @@ import type { Child } from "./lib/child.ts"
 import { atLeast, plain } from "./lib/figure.ts"
 import type { Context, Figure, Report } from "./lib/figure.ts"
 import "./lib/resolve.ts"
+import { serve } from "../test/support/boreRelay.ts"
 import { median } from "./lib/stats.ts"
 import type { Given, Listening, Told } from "./tunnel/relay.ts"
 import { ask, move, service } from "./tunnel/traffic.ts"
@@ -49,6 +50,9 @@ const findBore = (): string | undefined => {
   if (asked !== undefined) return isThere(asked) ? asked : undefined
   return (process.env["PATH"] ?? "").split(delimiter).map((directory) => join(directory, "bore")).find(isThere)
 }
+
+const isFree = (port: number): Promise<boolean> =>
+  serve(port, () => {}).then(({ stop }) => stop().then(() => true), () => false)
 
 /** Somebody in the place of the client: where its visitors connect to, and how much CPU it took, in seconds. */
 interface Contender {
@@ -105,8 +109,12 @@ const withBore = async <A>(
   progress: (text: string) => void
 ): Promise<A> => {
   const command = findBore()
-  if (command === undefined) {
-    progress("tunnel: no bore client: its crate is bore-cli; set BORE to its path")
+  if (command === undefined || !await isFree(borePort)) {
+    progress(
+      command === undefined
+        ? "tunnel: no bore client: its crate is bore-cli; set BORE to its path"
+        : `tunnel: no figures of the bore client: port ${borePort} is taken`
+    )
     return await use(undefined)
   }
   return await withChild(moduleOf("relay.ts"), [String(borePort), secret], async (relay) => {
