@@ -276,6 +276,17 @@ describe("signals: ends by the signal, within a second", () => {
     }))
 })
 
+describe("a program that does not end by itself", () => {
+  it.live("is ended within the second, by the signal", () =>
+    Effect.gen(function*() {
+      const stuck = yield* Process.startRuntime("node", ["test/cli/stuck.ts"])
+      yield* stuck.line(/^ready$/)
+      yield* stuck.kill("SIGTERM")
+      yield* stuck.line(/^closing$/)
+      assert.deepStrictEqual(yield* stuck.exited("1 second"), { code: null, signal: "SIGTERM" })
+    }))
+})
+
 describe("logs, on the standard error output", () => {
   /** Connected, lost, and not let in again: info, warnings and a fatal end. */
   const life = Effect.fnUntraced(function*(args: ReadonlyArray<string>, env: Readonly<Record<string, string>>) {
@@ -345,6 +356,7 @@ describe("logs, on the standard error output", () => {
       assert.notInclude(tool.lines.join("\n"), "canary")
       // The first moments aside, not even there; where the system does not have it there is nothing to see.
       assert.notInclude(commandLine ?? "", "canary")
+      assert.include(commandLine ?? "tunnel", "tunnel")
     }))
 })
 

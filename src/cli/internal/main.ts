@@ -19,7 +19,7 @@ import * as Logging from "./logging.ts"
 import * as Output from "./output.ts"
 
 /** What is left of the second at the end is for the process itself. */
-const patience = 800
+const patience = 600
 
 const versionOf = (text: string): string => {
   const manifest: unknown = JSON.parse(text)
@@ -31,7 +31,8 @@ const versionOf = (text: string): string => {
 /** Calls back when what was written is with the reader. */
 const flush = (then: () => void) => process.stdout.write("", () => process.stderr.write("", then))
 
-const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
+/** Runs a program, and ends the process with it. */
+export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
   let received: NodeJS.Signals | undefined
   const signals = ["SIGINT", "SIGTERM"] as const
   const endBySignal = (signal: NodeJS.Signals) => {
@@ -68,8 +69,9 @@ export const run = (args: ReadonlyArray<string>): void => {
     }),
     Output.layer({ args, footer: ({ commandPath }) => commandPath?.at(-1) === "tunnel" ? footer : undefined })
   )
-  // Where the system allows it, others see this in the list of processes from now on, and no longer a secret.
-  process.title = "lifeline"
+  // Where the system allows it, others see this in the list of processes from now on.
+  const title = Output.titleOf(args)
+  if (title !== undefined) process.title = title
   const program = Command.runWith(command, { version })(args).pipe(
     Effect.tapDefect((defect) =>
       Effect.logFatal(

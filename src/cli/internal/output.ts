@@ -11,26 +11,37 @@ import * as Option from "effect/Option"
 import * as Logging from "./logging.ts"
 
 /**
- * What follows `--secret`, up to the next flag: a secret with a space in it that was not quoted goes on. `isFlag`: what follows
- * looks like a flag itself.
+ * Finds what follows `--secret`, up to the next flag: a secret with a space in it that was not quoted goes on. `masked` are the
+ * arguments without it. `isFlag`: what follows looks like a flag itself.
  */
-const secretsOf = (args: ReadonlyArray<string>): { readonly words: ReadonlySet<string>; readonly isFlag: boolean } => {
+const secretsOf = (args: ReadonlyArray<string>) => {
   const words = new Set<string>()
   let isSecret = false
   let isFlag = false
-  for (const argument of args) {
-    const [flag, inline] = /^(?:--secret|-s)(?:=(.*))?$/s.exec(argument) ?? []
+  const masked = args.map((argument) => {
+    const [flag, name = "", inline] = /^(--secret|-s)(?:=(.*))?$/s.exec(argument) ?? []
     if (flag !== undefined) {
-      if (inline !== undefined) words.add(inline)
       isSecret = true
-    } else if (!argument.startsWith("-")) {
-      if (isSecret) words.add(argument)
-    } else {
+      if (inline === undefined) return flag
+      words.add(inline)
+      return `${name}=***`
+    }
+    if (argument.startsWith("-")) {
       isFlag ||= isSecret && words.size === 0
       isSecret = false
+    } else if (isSecret) {
+      words.add(argument)
+      return "***"
     }
-  }
-  return { words, isFlag }
+    return argument
+  })
+  return { words, isFlag, masked }
+}
+
+/** What others may see in the list of processes instead of the arguments; `undefined`: there is no secret among these. */
+export const titleOf = (args: ReadonlyArray<string>): string | undefined => {
+  const { masked, words } = secretsOf(args)
+  return words.size === 0 ? undefined : ["lifeline", ...masked].join(" ")
 }
 
 /** Says a mistake without what may be part of a secret. */
