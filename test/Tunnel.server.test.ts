@@ -401,6 +401,7 @@ describe("a tunnel in a process of its own", () => {
         const { holds, port } = yield* start(service.port)
         // Each sends another part of it, so that bytes that came to the wrong one would be seen.
         const pool = randomBytes(size + many * 1000)
+        let idle = 0
         /** Connects, waits until all are there, and then sends and receives. */
         const round = (count: number) =>
           Effect.promise(async () => {
@@ -412,7 +413,12 @@ describe("a tunnel in a process of its own", () => {
             }))
             return { open: visitors }
           }).pipe(
-            Effect.tap(({ open }) => Effect.map(holds, (stats) => assert.strictEqual(stats.open, open.length))),
+            Effect.tap(({ open }) =>
+              Effect.map(holds, (stats) => {
+                assert.strictEqual(stats.open, open.length)
+                idle = stats.held
+              })
+            ),
             Effect.flatMap(({ open }) =>
               Effect.promise(() =>
                 Promise.all(open.map(async (visitor, n) => {
@@ -438,7 +444,7 @@ describe("a tunnel in a process of its own", () => {
         const after = yield* holds
         assert.deepInclude(after, { open: 0, opened: 50 + many, closed: 50 + many, failed: 0 })
         assert.strictEqual(after.bytesIn + after.bytesOut - before.bytesIn - before.bytesOut, many * (size + 1) * 2)
-        // 1,000 connections had 64 kB buffers in four places.
+        assert.isBelow((idle - before.held) / many, 64_000)
         assert.isBelow(after.held - before.held, 8 << 20)
       }),
     60_000
