@@ -5,6 +5,7 @@ import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
 import * as Net from "node:net"
 import * as BoreRelay from "../support/boreRelay.ts"
+import * as Process from "../support/runtimes/Process.ts"
 import * as Tool from "./tool.ts"
 
 const relay = (options?: BoreRelay.Options) =>
@@ -34,13 +35,15 @@ const all = (socket: Net.Socket) =>
 
 const hash = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
 
-const start = Effect.fnUntraced(function*(server: BoreRelay.Relay, local: number, args: ReadonlyArray<string> = []) {
-  const tool = yield* Tool.start(
-    ["tunnel", String(local), "--to", `127.0.0.1:${server.port}`, "--local-host", "127.0.0.1", ...args]
-  )
-  const { port } = yield* Tool.listening(tool)
-  return { tool, port }
-})
+const start = Effect.fnUntraced(
+  function*(server: { readonly port: number }, local: number, args: ReadonlyArray<string> = []) {
+    const tool = yield* Tool.start(
+      ["tunnel", String(local), "--to", `127.0.0.1:${server.port}`, "--local-host", "127.0.0.1", ...args]
+    )
+    const { port } = yield* Tool.listening(tool)
+    return { tool, port }
+  }
+)
 
 describe("what passes", () => {
   it.live("bytes both ways, and the end of each direction by itself; with a secret", () =>
@@ -57,6 +60,28 @@ describe("what passes", () => {
       const visitor = yield* visit(port)
       visitor.end(bytes)
       assert.strictEqual((yield* all(visitor)).toString(), `${hash(bytes)}\n`)
+    }))
+
+  it.live("a server that is killed and started again: the same port, at which bytes pass as before", () =>
+    Effect.gen(function*() {
+      const server = Effect.fnUntraced(function*(listen: number) {
+        const process = yield* Process.startRuntime("node", ["test/cli/server.ts", String(listen)])
+        const [, port] = yield* process.line(/^ready (\d+)$/)
+        return { process, port: Number(port) }
+      })
+      const first = yield* server(0)
+      const { port: local } = yield* service((socket) => socket.pipe(socket))
+      const args = ["--max-reconnect-delay", "1", "--secret", "open sesame"]
+      const { port, tool } = yield* start(first, local, args)
+      yield* first.process.kill("SIGKILL")
+      yield* first.process.exited()
+      yield* server(first.port)
+      yield* tool.line(new RegExp(`connected again: 127\\.0\\.0\\.1:${port} leads to`))
+      assert.deepStrictEqual(tool.stdout, [`listening at 127.0.0.1:${port}`])
+      const bytes = randomBytes(100_000)
+      const visitor = yield* visit(port)
+      visitor.end(bytes)
+      assert.strictEqual(hash(yield* all(visitor)), hash(bytes))
     }))
 
   it.live("many at once, from the local service", () =>
