@@ -51,7 +51,7 @@ export interface Connection {
    * what is to be kept. While nobody reads only a bounded amount is taken from the network. An interrupted read loses nothing.
    */
   readonly read: Effect.Effect<Uint8Array | undefined, unknown>
-  /** Puts a copy of bytes back: the next read yields them first. */
+  /** Puts bytes back: the next read yields them first. */
   readonly unread: (bytes: Uint8Array) => void
   /** Ends when the bytes are handed to the system. Until then they must not be changed; one that is interrupted sends them yet. */
   readonly write: (bytes: Uint8Array) => Effect.Effect<void, unknown>

@@ -123,7 +123,7 @@ const connect = (to: Dialer.Address) => {
       })
     }),
     unread: (bytes) => {
-      if (bytes.length > 0) unread.unshift(bytes.slice())
+      if (bytes.length > 0) unread.unshift(bytes)
     },
     write: (bytes) =>
       Effect.suspend(() => {
