@@ -15,6 +15,14 @@
  *   secret is right: so nothing is waited for. An `Error` that is the first and last of what comes is taken for a refusal, and
  *   fails that connection; a visitor who sends exactly that, and then the end, looks the same.
  *
+ * | metric | kind | attributes | counts |
+ * |---|---|---|---|
+ * | `lifeline_tunnel_connections_total` | counter | `outcome` (`ok`, the error's tag or `Shutdown`) | data connections that are over, or did not come about |
+ * | `lifeline_tunnel_bytes_total` | counter | `direction` (`in`, `out`) | bytes carried, by the megabyte and at the end of each connection |
+ * | `lifeline_tunnel_open` | gauge | | data connections that are open now |
+ *
+ * Failures to open a connection are warnings in the log, at most one a second, which counts those before it; the rest is debug.
+ *
  * TCP comes from a `Dialer`: `node/NodeDialer` on Node, Deno and Bun, `cloudflare/CloudflareDialer` in Workers.
  *
  * **Example** (localhost:3000, on a relay)
