@@ -82,23 +82,6 @@ describe("the tunnel", () => {
       assert.deepStrictEqual(tool.stdout, [`listening at 127.0.0.1:${port}`, `listening at 127.0.0.1:${port + 1}`])
     }))
 
-  it.live(
-    "a server that lets us in no more for a while, e.g. as it still holds our port: is asked until it does",
-    () =>
-      Effect.gen(function*() {
-        const first = yield* BoreServer.make()
-        const tool = yield* Tool.tunnel(first.port, ["--max-reconnect-delay", "1", "--log-level", "debug"])
-        const { port } = yield* Tool.listening(tool)
-        yield* first.stop
-        const no = saying(BoreServer.frame({ Error: "port already in use" }))
-        const second = yield* BoreServer.make({ listen: first.port, instead: (socket, n) => n < 12 && no(socket, n) })
-        yield* tool.line(new RegExp(`connected again: 127.0.0.1:${port} `), "40 seconds")
-        assert.strictEqual(hellos(second.said).at(-1), `{"Hello":${port}}`)
-        assert.strictEqual(connections(second.said), 13)
-      }),
-    60_000
-  )
-
   it.live("goes on where nobody reads what it says", () =>
     Effect.gen(function*() {
       const first = yield* BoreServer.make()
@@ -165,18 +148,6 @@ describe("exit codes", () => {
       assert.strictEqual(connections(server.said), 1)
     }))
 
-  it.live("what is none of the protocol, again and again", () =>
-    Effect.gen(function*() {
-      const server = yield* BoreServer.make({ instead: saying("HTTP/1.1 400 Bad Request\r\n\r\n\0") })
-      const tool = yield* Tool.tunnel(server.port, ["--max-reconnect-delay", "1"])
-      assert.strictEqual((yield* tool.exited("35 seconds")).code, 5)
-      assert.match(
-        tool.stderr.at(-1) ?? "",
-        /FATAL 10 connections in a row to .* carried nothing; .*\. Check that --to is a server of bore/
-      )
-      assert.strictEqual(connections(server.said), 10)
-    }), 40_000)
-
   it.live("--no-reconnect: 6 where there was no connection, whatever a disconnect means", () =>
     Effect.gen(function*() {
       const port = yield* closedPort
@@ -226,6 +197,38 @@ describe("exit codes", () => {
       process.kill(Number(pid), "SIGTERM")
       yield* shell.line(/^code 143$/)
     }))
+})
+
+// They wait most of the time.
+describe.concurrent("servers that let nobody in", () => {
+  it.live("what is none of the protocol, again and again", () =>
+    Effect.gen(function*() {
+      const server = yield* BoreServer.make({ instead: saying("HTTP/1.1 400 Bad Request\r\n\r\n\0") })
+      const tool = yield* Tool.tunnel(server.port, ["--max-reconnect-delay", "1"])
+      assert.strictEqual((yield* tool.exited("35 seconds")).code, 5)
+      assert.match(
+        tool.stderr.at(-1) ?? "",
+        /FATAL 10 connections in a row to .* carried nothing; .*\. Check that --to is a server of bore/
+      )
+      assert.strictEqual(connections(server.said), 10)
+    }), 40_000)
+
+  it.live(
+    "a server that lets us in no more for a while, e.g. as it still holds our port: is asked until it does",
+    () =>
+      Effect.gen(function*() {
+        const first = yield* BoreServer.make()
+        const tool = yield* Tool.tunnel(first.port, ["--max-reconnect-delay", "1", "--log-level", "debug"])
+        const { port } = yield* Tool.listening(tool)
+        yield* first.stop
+        const no = saying(BoreServer.frame({ Error: "port already in use" }))
+        const second = yield* BoreServer.make({ listen: first.port, instead: (socket, n) => n < 12 && no(socket, n) })
+        yield* tool.line(new RegExp(`connected again: 127.0.0.1:${port} `), "40 seconds")
+        assert.strictEqual(hellos(second.said).at(-1), `{"Hello":${port}}`)
+        assert.strictEqual(connections(second.said), 13)
+      }),
+    60_000
+  )
 })
 
 interface Running {

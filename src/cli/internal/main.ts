@@ -38,8 +38,8 @@ export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
   const endBySignal = (signal: NodeJS.Signals) => {
     for (const each of signals) process.removeListener(each, onSignal)
     process.kill(process.pid, signal)
-    // The first process of a container is not ended by its own signal.
-    process.exit(128 + constants.signals[signal])
+    // Deno does that a moment later; and the first process of a container is not ended by its own signal.
+    setTimeout(() => process.exit(128 + constants.signals[signal]), 200)
   }
   const onSignal = (signal: NodeJS.Signals) => {
     if (received !== undefined) return endBySignal(signal)
