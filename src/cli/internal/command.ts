@@ -131,8 +131,7 @@ const tunnel = Command.make("tunnel", {
   logFormat
 }, (input) =>
   Effect.gen(function*() {
-    const given = Option.orElse(input.secret, () => Option.none<Redacted.Redacted>())
-    const secret = Option.isSome(given) ? given : yield* Effect.orDie(secretOfEnvironment)
+    const secret = Option.isSome(input.secret) ? input.secret : yield* Effect.orDie(secretOfEnvironment)
     return yield* Tunnel.run({
       to: input.to,
       local: { host: input.localHost, port: input.localPort },

@@ -3,6 +3,7 @@
  * it shows messages, never where in the code they come from.
  */
 import * as Cause from "effect/Cause"
+import * as Formatter from "effect/Formatter"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 
@@ -19,7 +20,7 @@ const textOf = (part: unknown): string => {
   if (typeof part === "string") return part
   if (part instanceof Error) return part.message
   if (Cause.isCause(part)) return Cause.prettyErrors(part).map((error) => error.message).join("; ")
-  return JSON.stringify(part) ?? String(part)
+  return Formatter.formatJson(part)
 }
 
 const lineOf = ({ cause, date, fiber, logLevel, message }: Logger.Options<unknown>): Line => ({
@@ -64,7 +65,7 @@ const pretty = (hasColors: boolean) => ({ annotations, level, message, timestamp
   return `${dim}${time}${end} ${begin}${level.padEnd(5)}${end} ${escaped(message)}${rest && `${dim}${rest}${end}`}`
 }
 
-const json = (line: Line): string => JSON.stringify({ ...line, message: line.message })
+const json = (line: Line): string => Formatter.formatJson(line)
 
 /**
  * The end of a channel is logged by the channel, at error level, and told by the tool, with what to do about it: once is
