@@ -48,6 +48,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "./Backoff.ts"
+import * as Store from "./internal/cursorStore.ts"
 import * as Engine from "./internal/reconnect.ts"
 import type {
   Attempted,
@@ -115,7 +116,7 @@ export interface Frame<out A, out Cursor = never> {
  * |---|---|
  * | `Cursor` | resume after this one from now on, e.g. an event that is an id and nothing else; progress, unless it says otherwise |
  * | `Retry` | the server set the first window of the backoff: held inside 250 ms to 60 s, kept until it sets another |
- * | `Gap` | events are lost, e.g. as the server cannot resume where it was asked to: the consumer gets a {@link Gap} |
+ * | `Gap` | events are lost, e.g. as the server cannot resume where it was asked to: the consumer gets a {@link Gap}; no progress, unless it says otherwise |
  *
  * @category models
  * @since 0.1.0
@@ -123,7 +124,7 @@ export interface Frame<out A, out Cursor = never> {
 export type Notice<Cursor = never> =
   | { readonly notice: "Cursor"; readonly cursor: Cursor; readonly progress?: boolean | undefined }
   | { readonly notice: "Retry"; readonly base: Duration.Input }
-  | { readonly notice: "Gap" }
+  | { readonly notice: "Gap"; readonly cursor?: Cursor | undefined; readonly progress?: boolean | undefined }
 
 /**
  * How a connection may fail, while it is made and while it is open. What comes from outside becomes one of these in
@@ -186,15 +187,13 @@ export type Status =
   }
 
 /**
- * Where a cursor is kept beyond the life of a stream. See {@link cursorStore}.
+ * Where a cursor is kept beyond the life of a stream: made by {@link cursorStore} or {@link makeCursorStore}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface CursorStore<in out Cursor> {
-  /** `undefined`: none is kept. */
-  readonly load: Effect.Effect<Cursor | undefined, unknown>
-  readonly save: (cursor: Cursor) => Effect.Effect<void, unknown>
+  readonly "~effect-lifeline/CursorStore": Store.Through<Cursor>
 }
 
 /**
@@ -308,10 +307,38 @@ export const makeHandle: Effect.Effect<Handle> = Effect.map(
  * @category constructors
  * @since 0.1.0
  */
-export const cursorStore = (store: KeyValueStore.KeyValueStore, key: string): CursorStore<string> => ({
-  load: store.get(key),
-  save: (cursor) => store.set(key, cursor)
-})
+export const cursorStore = (store: KeyValueStore.KeyValueStore, key: string): CursorStore<string> =>
+  makeCursorStore({
+    load: store.get(key),
+    save: (cursor) => store.set(key, cursor)
+  })
+
+/**
+ * {@link cursorStore} for cursors of any kind, kept anywhere. Each access has 5 seconds. One that fails, or takes longer,
+ * is a warning in the log; where it was the reading, the stream begins with a {@link Gap}.
+ *
+ * **Example** (A number, in a table of one's own)
+ *
+ * ```ts
+ * import type * as Effect from "effect/Effect"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ *
+ * declare const table: {
+ *   readonly read: Effect.Effect<number | undefined, Error>
+ *   readonly write: (position: number) => Effect.Effect<void, Error>
+ * }
+ *
+ * export const cursorStore = Reconnect.makeCursorStore({ load: table.read, save: table.write })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeCursorStore = <Cursor>(access: {
+  /** `undefined`: none is kept. */
+  readonly load: Effect.Effect<Cursor | undefined, unknown>
+  readonly save: (cursor: Cursor) => Effect.Effect<void, unknown>
+}): CursorStore<Cursor> => ({ "~effect-lifeline/CursorStore": Store.through(access) })
 
 /**
  * The stream: connects when it is first read, and again whenever a connection ends, until it is told to stop, is refused, or
@@ -351,6 +378,10 @@ export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
   options: Options<Cursor> & { readonly policy?: Backoff.Policy | undefined } = {}
 ): Stream.Stream<A | Gap, Engine.Ends, Exclude<R, Scope.Scope>> {
-  const { handle, policy = Backoff.streams } = options
-  return Engine.make(connect, { ...options, policy }, handle?.["~effect-lifeline/Reconnect"])
+  const { cursorStore, handle, policy = Backoff.streams } = options
+  const run: Store.Run<Cursor, R> = (connect, options) =>
+    Engine.make(connect, { ...options, policy }, handle?.["~effect-lifeline/Reconnect"])
+  return cursorStore === undefined
+    ? run(connect, options)
+    : cursorStore["~effect-lifeline/CursorStore"](connect, options, run)
 }

@@ -270,7 +270,7 @@ describe("progress", () => {
 
   it.effect("staying open for a healthy period is, a moment less is not", () =>
     Effect.gen(function*() {
-      for (const [lives, ends] of [[9_999, true], [10_000, false]] as const) {
+      for (const [lives, ends] of [[9_999, true], [10_001, false]] as const) {
         const one = server({ lives, ending: inconclusive })
         const { done, fiber } = yield* watch(Reconnect.stream(one.connect))
         yield* TestClock.adjust("30 minutes")
@@ -442,10 +442,10 @@ describe("the cursor", () => {
     Effect.gen(function*() {
       const { lines, logged } = capture()
       const one = server({ items: frames("1", "2", "3"), apart: true, ending: "never" })
-      const cursorStore: Reconnect.CursorStore<string> = {
+      const cursorStore = Reconnect.makeCursorStore<string>({
         load: Effect.fail("no disk"),
         save: () => Effect.fail("no disk")
-      }
+      })
       const values = yield* logged(
         Stream.runCollect(Stream.take(Reconnect.stream(one.connect, { cursorStore, cursor: "0" }), 4))
       )
@@ -459,7 +459,9 @@ describe("the cursor", () => {
     Effect.gen(function*() {
       const one = server({ items: frames("1", "2"), apart: true, ending: "never" })
       const { fiber, values } = yield* watch(
-        Reconnect.stream(one.connect, { cursorStore: { load: Effect.never, save: () => Effect.never } })
+        Reconnect.stream(one.connect, {
+          cursorStore: Reconnect.makeCursorStore<string>({ load: Effect.never, save: () => Effect.never })
+        })
       )
       yield* TestClock.adjust("20 seconds")
       assert.deepStrictEqual(values, [gap(), "value 1", "value 2"])
@@ -491,7 +493,10 @@ describe("a gap", () => {
     { notice: "Gap" }
   ]
 
-  it.effect.each([undefined, { load: Effect.succeed(undefined), save: () => Effect.void }])(
+  it.effect.each([
+    undefined,
+    Reconnect.makeCursorStore<string>({ load: Effect.succeed(undefined), save: () => Effect.void })
+  ])(
     "is one where several come together with no event between them",
     (cursorStore) =>
       Effect.gen(function*() {
@@ -925,7 +930,7 @@ describe("whoever waits is answered, and nothing is left", () => {
       const net = yield* network
       net.silently(false)
       const one = server(quiet)
-      const never: Reconnect.CursorStore<string> = { load: Effect.never, save: () => Effect.never }
+      const never = Reconnect.makeCursorStore<string>({ load: Effect.never, save: () => Effect.never })
       for (const cursorStore of [undefined, never]) {
         const { fiber } = yield* net.provide(watch(Reconnect.stream(one.connect, { cursorStore })))
         yield* Fiber.interrupt(fiber)
