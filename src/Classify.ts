@@ -612,7 +612,7 @@ export const fromResponse = <const T extends Table>(
   const problem = Option.getOrUndefined(decodeProblem(response.body))
   const clean = (text: string): string => cleanText(text, at.secrets)
   const said = problem?.detail ?? problem?.title
-  return fromAnswer(table, response, {
+  return fromStatus(table, response, {
     ...at,
     detail: said === undefined ? undefined : clean(said),
     issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) }))
@@ -620,18 +620,13 @@ export const fromResponse = <const T extends Table>(
 }
 
 /**
- * {@link fromResponse} where the body is not read, as on a stream. It needs no `Schema`.
+ * {@link fromResponse} where the body is not read, as on a stream; what else is known of it may be given as the detail. It
+ * needs no `Schema`.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fromStatus = <const T extends Table>(
-  table: T,
-  response: Omit<Response, "body">,
-  at: At
-): ErrorsOf<T> => fromAnswer(table, response, at)
-
-const fromAnswer = <const T extends Table>(
   table: T,
   { headers, status }: Omit<Response, "body">,
   at: At & Pick<Evidence, "detail" | "issues">

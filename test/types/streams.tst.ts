@@ -27,7 +27,7 @@ describe("EventSource.stream", () => {
   test("an unbounded policy, which is the default, leaves nothing of Transient", () => {
     expect(EventSource.stream(url)).type.toBe<Events<Final>>()
     expect(EventSource.stream(new URL(url), {})).type.toBe<Events<Final>>()
-    expect(EventSource.stream(url, { strict: true, idleTimeout: "1 minute" })).type.toBe<Events<Final>>()
+    expect(EventSource.stream(url, { method: EventSource.post(), idleTimeout: "1 minute" })).type.toBe<Events<Final>>()
     expect(EventSource.stream(url, { policy: Backoff.streams })).type.toBe<Events<Final>>()
     expect(EventSource.stream(url, { policy: Backoff.hatchetStreams })).type.toBe<Events<Final>>()
   })
