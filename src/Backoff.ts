@@ -251,7 +251,7 @@ export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
 // The pure core
 // ---------------------------------------------------------------------------------------------------------------------
 
-const spread = (policy: Policy): number => typeof policy.jitter === "object" ? policy.jitter.proportional : 0
+const spread = ({ jitter }: Policy): number => typeof jitter === "object" ? jitter.proportional : 0
 
 /**
  * The n-th window of a policy in milliseconds, n from 1; 0 for n below 1.
@@ -262,31 +262,26 @@ const spread = (policy: Policy): number => typeof policy.jitter === "object" ? p
 export const window = (policy: Policy, n: number): number =>
   n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * policy.factor ** (n - 1))
 
-const jittered = (policy: Policy, n: number, phase: number, random: number, before: number): number => {
+/** What a wait is drawn from: how far between its two ends it lies is the draw. */
+const rangeOf = (policy: Policy, n: number, before: number): readonly [least: number, most: number] => {
+  const { base, cap, jitter } = policy
   const width = window(policy, n)
-  switch (policy.jitter) {
-    case "none":
-      return width
-    case "phase":
-      return (1 - phase) * window(policy, n - 1) + phase * width
-    case "full":
-      return random * width
-    case "equal":
-      return width / 2 + random * width / 2
-    case "decorrelated":
-      return policy.base + random * (Math.min(policy.cap, Math.max(policy.base, 3 * before)) - policy.base)
-    default:
-      return width * (1 + policy.jitter.proportional * (2 * random - 1))
-  }
+  const ratio = spread(policy)
+  if (jitter === "decorrelated") return [base, Math.min(cap, Math.max(base, 3 * before))]
+  const least = jitter === "phase"
+    ? window(policy, n - 1)
+    : jitter === "full"
+    ? 0
+    : jitter === "equal"
+    ? width / 2
+    : width
+  return [least - width * ratio, width + width * ratio]
 }
 
-const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
-  const { hint: asked = NaN } = failure
-  if (Number.isNaN(asked)) return wait
+const withHint = (policy: Policy, n: number, draw: number, asked: number | undefined): number => {
+  if (asked === undefined || Number.isNaN(asked)) return 0
   const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
-  if (policy.jitter === "none") return Math.max(wait, hint)
-  const draw = policy.jitter === "phase" ? state.phase : failure.random
-  return Math.max(wait, hint + draw * Math.max(window(policy, state.failures), Math.min(policy.cap, hint)))
+  return hint + draw * Math.max(window(policy, n), Math.min(policy.cap, hint))
 }
 
 /**
@@ -313,11 +308,12 @@ export const step = (policy: Policy, state: State, failure: Failure): State | un
   const failures = state.failures + 1
   const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
   if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
-  const next: State = { failures, since, phase: first ? failure.random : state.phase, wait: 0 }
-  const raw = jittered(policy, failures, next.phase, failure.random, state.wait)
-  const wait = withHint(policy, next, failure, Math.max(policy.floor, raw))
+  const phase = first ? failure.random : state.phase
+  const draw = policy.jitter === "phase" ? phase : policy.jitter === "none" ? 0 : failure.random
+  const [least, most] = rangeOf(policy, failures, state.wait)
+  const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
   if (policy.bound === "bounded" && failure.now - since + wait > policy.elapsed) return undefined
-  return { ...next, wait }
+  return { failures, since, phase, wait }
 }
 
 /**

@@ -119,7 +119,7 @@ export type Headers = { readonly [name: string]: string | Redacted.Redacted | un
 export interface Method {
   readonly name: "GET" | "POST"
   readonly body?: HttpBody.HttpBody | undefined
-  readonly "~effect-lifeline/EventSource": <R>(transport: Transport<R>, at: Attempted) => Transport<R>
+  readonly "~effect-lifeline/Reconnect": <R>(transport: Transport<R>, at: Attempted) => Transport<R>
 }
 
 type Transport<R> = Reconnect.Connect<Event, string, R>
@@ -182,7 +182,7 @@ const sendable = /^[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e\x80-\xff]*$/
 const headerOf = (id: string): string =>
   Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join("")
 
-const get: Method = { name: "GET", "~effect-lifeline/EventSource": identity }
+const get: Method = { name: "GET", "~effect-lifeline/Reconnect": identity }
 
 /**
  * A POST with a body. It is sent once and never again, however it ends, unless it is declared `idempotent`: when the answer
@@ -213,7 +213,7 @@ export const post = (
 ): Method => ({
   name: "POST",
   body,
-  "~effect-lifeline/EventSource": options?.idempotent === true ? identity : once
+  "~effect-lifeline/Reconnect": options?.idempotent === true ? identity : once
 })
 
 /** What would be tried again must not be where that would send a POST twice. */
@@ -271,7 +271,7 @@ export const connect = <R = never>(
     const client = yield* HttpClient.HttpClient
     const place = URL.parse(url)
     if (place !== null && !/^https?:\/\/[^@/]+\//.test(place.href)) {
-      return yield* invalid("url", "must be an http or https URL without user name and password")
+      return yield* invalid("url", "must be an http or https URL without user name or password")
     }
     const headers: Record<string, string | undefined> = {}
     for (const [name, secret] of Object.entries(Effect.isEffect(given) ? yield* given : given)) {
@@ -328,10 +328,8 @@ export const connect = <R = never>(
       : status !== 200
       ? undefined
       : isEncoded
-      ? "it is encoded, which this HTTP client does not undo; the one over fetch undoes gzip, deflate and br"
-      : `${
-        type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
-      }, not text/event-stream`
+      ? "it is encoded in a way that this HTTP client does not undo; the one over fetch may"
+      : `the content type is ${showText(type) || "missing"}, not text/event-stream`
     return yield* Classify.fromStatus(table, response, { ...at, detail, now: yield* Clock.currentTimeMillis })
   })
 
@@ -386,7 +384,7 @@ export const connect = <R = never>(
     return Stream.fromPull(Effect.succeed(pull))
   })
 
-  return method["~effect-lifeline/EventSource"](transport, at)
+  return method["~effect-lifeline/Reconnect"](transport, at)
 }
 
 /**

@@ -74,6 +74,10 @@ const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: 
 // The servers' sentences end here, ours goes on: without their full stop.
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
 
+const reachable = "check that it runs and can be reached"
+
+const elsewhere = "check that the URL does not lead to a proxy"
+
 const apart = (by: string | undefined): string => `${by === undefined ? "" : ` (${by})`}; give each a name of its own`
 
 const wait = (retryAfter: Duration.Duration | undefined): string =>
@@ -91,7 +95,7 @@ const wait = (retryAfter: Duration.Duration | undefined): string =>
  */
 export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `no usable answer${optional(this.detail)}; check that it runs and can be reached`
+    return `no usable answer${optional(this.detail)}; ${reachable}`
   }
 }
 
@@ -103,7 +107,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly deta
  */
 export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Duration.Duration }> {
   override get message() {
-    return `no complete answer within ${Duration.format(this.after)}; check its load and the network`
+    return `no complete answer within ${Duration.format(this.after)}; ${reachable}`
   }
 }
 
@@ -419,7 +423,7 @@ export class Unsupported extends Data.TaggedError("Unsupported")<{ readonly deta
  */
 export class MalformedResponse extends Data.TaggedError("MalformedResponse")<{ readonly detail: string }> {
   override get message() {
-    return `not an answer of this protocol: ${this.detail}; check that the URL does not lead to a proxy`
+    return `not an answer of this protocol: ${this.detail}; ${elsewhere}`
   }
 }
 
@@ -520,7 +524,7 @@ export class NoProgress extends Data.TaggedError("NoProgress")<
   override get message() {
     return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${
       this.last === undefined ? "" : `; the last one: ${this.last.message}`
-    }. Check that the URL leads to a server of this protocol, and what its log says`
+    }; ${elsewhere}, and what the server's log says`
   }
 }
 

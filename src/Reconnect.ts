@@ -193,7 +193,7 @@ export type Status =
  * @since 0.1.0
  */
 export interface CursorStore<in out Cursor> {
-  readonly "~effect-lifeline/CursorStore": Store.Through<Cursor>
+  readonly "~effect-lifeline/Reconnect": Store.Through<Cursor>
 }
 
 /**
@@ -338,7 +338,7 @@ export const makeCursorStore = <Cursor>(access: {
   /** `undefined`: none is kept. */
   readonly load: Effect.Effect<Cursor | undefined, unknown>
   readonly save: (cursor: Cursor) => Effect.Effect<void, unknown>
-}): CursorStore<Cursor> => ({ "~effect-lifeline/CursorStore": Store.through(access) })
+}): CursorStore<Cursor> => ({ "~effect-lifeline/Reconnect": Store.through(access) })
 
 /**
  * The stream: connects when it is first read, and again whenever a connection ends, until it is told to stop, is refused, or
@@ -383,5 +383,5 @@ export function stream<A, Cursor, R>(
     Engine.make(connect, { ...options, policy }, handle?.["~effect-lifeline/Reconnect"])
   return cursorStore === undefined
     ? run(connect, options)
-    : cursorStore["~effect-lifeline/CursorStore"](connect, options, run)
+    : cursorStore["~effect-lifeline/Reconnect"](connect, options, run)
 }

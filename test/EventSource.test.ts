@@ -220,11 +220,11 @@ describe("EventSource.connect", () => {
       }))
 
     it.effect.each<readonly [string, string]>([
-      ["application/json", "the content type application/json"],
-      ["text/event-streams", "the content type text/event-streams"],
-      ["text/plain; x=text/event-stream", "the content type text/plain"],
+      ["application/json", "the content type is application/json"],
+      ["text/event-streams", "the content type is text/event-streams"],
+      ["text/plain; x=text/event-stream", "the content type is text/plain"],
       ["text/html", "an HTML page"],
-      ["", "no content type"]
+      ["", "the content type is missing"]
     ])("the content type %j is refused", ([type, said]) =>
       Effect.gen(function*() {
         const fetch = FakeFetch.make(() => sse("data: a\n\n", { "content-type": type }))

@@ -35,7 +35,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [
     transient(new LifelineError.TimedOut({ after: Duration.seconds(10) })),
     "no complete answer within 10s",
-    "check its load and the network"
+    "check that it runs and can be reached"
   ],
   [transient(new LifelineError.Throttled({})), "it asks for fewer requests", "failed for now"],
   [
@@ -103,12 +103,12 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
     "10 connections in a row carried nothing; the last one",
-    "Check that the URL leads to a server of this protocol"
+    "check that the URL does not lead to a proxy, and what the server's log says"
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10 }),
-    "10 connections in a row carried nothing.",
-    "Check that the URL leads to a server of this protocol"
+    "10 connections in a row carried nothing;",
+    "check that the URL does not lead to a proxy, and what the server's log says"
   ]
 ]
 

@@ -217,7 +217,7 @@ export const make = <A, Cursor, R>(
       const error = Cause.isDone(ending) ? undefined : ending
       if (pull !== undefined) lostAt = wall()
       pull = undefined
-      if (error?._tag === "AuthFailed" || error?._tag === "Refused" || error?._tag === "Stop") {
+      if (error !== undefined && error._tag !== "Transient" && error._tag !== "Inconclusive") {
         return yield* giveUp(error)
       }
 
