@@ -304,15 +304,27 @@ const withHint = (policy: Policy, n: number, draw: number, asked: number | undef
  * @since 0.1.0
  */
 export const step = (policy: Policy, state: State, failure: Failure): State | undefined => {
+  const next = advance(policy, state, failure)
+  return policy.bound === "bounded" &&
+      (next.failures >= policy.attempts || failure.now - next.since + next.wait > policy.elapsed)
+    ? undefined
+    : next
+}
+
+/**
+ * {@link step}, whatever bounds the policy has: for who counts attempts in a way of his own.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const advance = (policy: Policy, state: State, failure: Failure): State => {
   const first = state.failures === 0
   const failures = state.failures + 1
   const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
-  if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
   const phase = first ? failure.random : state.phase
   const draw = policy.jitter === "phase" ? phase : policy.jitter === "none" ? 0 : failure.random
   const [least, most] = rangeOf(policy, failures, state.wait)
   const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
-  if (policy.bound === "bounded" && failure.now - since + wait > policy.elapsed) return undefined
   return { failures, since, phase, wait }
 }
 

@@ -611,7 +611,7 @@ export const fromResponse = <const T extends Table>(
 ): ErrorsOf<T> => {
   const problem = Option.getOrUndefined(decodeProblem(response.body))
   const clean = (text: string): string => cleanText(text, at.secrets)
-  const said = problem?.detail ?? problem?.title
+  const said = isHtml(response.headers) ? "an HTML page" : problem?.detail ?? problem?.title
   return fromStatus(table, response, {
     ...at,
     detail: said === undefined ? undefined : clean(said),
@@ -634,7 +634,6 @@ export const fromStatus = <const T extends Table>(
   decide(table, [status, `${Math.floor(status / 100)}xx`], {
     ...at,
     status: status || undefined,
-    detail: isHtml(headers) ? "an HTML page" : at.detail,
     location: headers["location"],
     retryAfter: retryAfter(headers["retry-after"], at.now)
   })

@@ -40,9 +40,9 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import { isArrayNonEmpty } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { EventTooLarge } from "effect/encoding/Sse"
 import { constVoid, identity } from "effect/Function"
 import type * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
@@ -77,20 +77,15 @@ export interface Event {
   readonly id: string | undefined
 }
 
-/**
- * An event, or a line, was larger than `maxEventSize` allows: the cause of the {@link Refused} that the stream fails with.
- *
- * @category errors
- * @since 0.1.0
- */
-export class EventTooLarge extends Data.TaggedError("EventTooLarge")<{
-  /** In UTF-16 code units. */
-  readonly maxEventSize: number
-}> {
-  override get message() {
-    return `an event of more than ${this.maxEventSize} characters; raise maxEventSize if the server means it`
-  }
-}
+export {
+  /**
+   * An event, or a line, was larger than `maxEventSize` allows: the cause of the {@link Refused} that the stream fails with.
+   *
+   * @category errors
+   * @since 0.1.0
+   */
+  EventTooLarge
+} from "effect/encoding/Sse"
 
 /**
  * What a status means for an event stream. As {@link Classify.Table}, without the verdicts on leases.
@@ -173,10 +168,10 @@ type Item = Reconnect.Frame<Event, string> | Reconnect.Notice<string>
 const maxRedirects = 5
 
 /** What fetch undoes. It leaves the header; other clients hand the body over as it is. */
-const fetchDecodes = /^((x-)?gzip|deflate|br|zstd|identity|[\s,])+$/i
+const fetchDecodes = /gzip|deflate|br|zstd|identity/i
 
 /** A header that can be sent, with its name. */
-const sendable = /^[!#$%&'*+.^_`|~\w-]+:[\t\x20-\x7e\x80-\xff]*$/
+const sendable = /^[!#$%&'*+.^_`|~\w-]+:[\t -~\x80-\xff]*$/
 
 /** UTF-8 as the bytes of a header, which is how the WHATWG text sends an id. */
 const headerOf = (id: string): string =>
@@ -323,13 +318,13 @@ export const connect = <R = never>(
     const { "content-encoding": encoding = "identity", "content-type": type = "" } = response.headers
     const isEncoded = encoding !== "identity" && (Option.isNone(web) || !fetchDecodes.test(encoding))
     if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
-    const detail = status === 0 || (status >= 300 && status < 400)
+    const detail = status === 200
+      ? `the content type is ${
+        showText(type) || "missing"
+      }; text/event-stream is due, as this HTTP client can decode it`
+      : status === 0 || (status >= 300 && status < 400)
       ? "a redirect that leads nowhere"
-      : status !== 200
-      ? undefined
-      : isEncoded
-      ? "it is encoded in a way that this HTTP client does not undo; the one over fetch may"
-      : `the content type is ${showText(type) || "missing"}, not text/event-stream`
+      : undefined
     return yield* Classify.fromStatus(table, response, { ...at, detail, now: yield* Clock.currentTimeMillis })
   })
 
@@ -371,8 +366,11 @@ export const connect = <R = never>(
         return Effect.succeed(found)
       }
       if (!isWhole) {
-        const cause = new EventTooLarge({ maxEventSize })
-        return Effect.fail(Classify.malformedResponse({ ...at, detail: cause.message, cause }))
+        return Effect.fail(Classify.malformedResponse({
+          ...at,
+          detail: `an event of more than ${maxEventSize} characters (maxEventSize)`,
+          cause: new EventTooLarge({ maxEventSize })
+        }))
       }
       return Effect.flatMap(read, (result) => {
         reading = undefined
@@ -397,7 +395,7 @@ export interface Options<out R = never>
   extends ConnectOptions<R>, Omit<Reconnect.Options<string>, "at" | "openTimeout">
 {
   /** The waits between two connections. A `retry` of the server replaces its base, inside 250 ms to 60 s. @default `Backoff.streams` */
-  readonly policy?: Backoff.Policy | undefined
+  readonly policy?: Backoff.Unbounded | Reconnect.Bounded | undefined
 }
 
 /**
@@ -409,10 +407,11 @@ export interface Options<out R = never>
  * ```ts
  * import * as Backoff from "effect-lifeline/Backoff"
  * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
  *
  * export const prices = EventSource.stream("https://feed.example/prices", {
  *   idleTimeout: "2 minutes",
- *   policy: Backoff.synchronous
+ *   policy: Reconnect.bounded(Backoff.synchronous)
  * })
  * ```
  *

@@ -524,7 +524,7 @@ export class NoProgress extends Data.TaggedError("NoProgress")<
   override get message() {
     return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${
       this.last === undefined ? "" : `; the last one: ${this.last.message}`
-    }; ${elsewhere}, and what the server's log says`
+    }; ${elsewhere}`
   }
 }
 

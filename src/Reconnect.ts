@@ -47,7 +47,9 @@ import type * as KeyValueStore from "effect/persistence/KeyValueStore"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as Backoff from "./Backoff.ts"
+import type * as Backoff from "./Backoff.ts"
+import type { Limit } from "./internal/bounded.ts"
+import { limitOf } from "./internal/bounded.ts"
 import * as Store from "./internal/cursorStore.ts"
 import * as Engine from "./internal/reconnect.ts"
 import type {
@@ -197,6 +199,44 @@ export interface CursorStore<in out Cursor> {
 }
 
 /**
+ * A policy that gives up. See {@link bounded}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Bounded extends Backoff.Bounded {
+  readonly "~effect-lifeline/Reconnect": Limit
+}
+
+/**
+ * Lets a stream give up, with `Exhausted`, as a policy says: after so many attempts since there last was progress, or when
+ * the next one would be too late. The loss of a connection that worked is no attempt. A policy without a bound never gives
+ * up, here either.
+ *
+ * **Example** (Five attempts in a row)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ *
+ * export const events = EventSource.stream("http://pulse:9696/api/v1/events", {
+ *   policy: Reconnect.bounded(Backoff.synchronous)
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const bounded = (policy: Backoff.Policy): Bounded => ({
+  attempts: Infinity,
+  elapsed: Infinity,
+  ...policy,
+  bound: "bounded",
+  "~effect-lifeline/Reconnect": limitOf(policy)
+})
+
+/**
  * What a stream is made from, beside its transport and its policy. Everything has a default.
  *
  * @category models
@@ -344,8 +384,8 @@ export const makeCursorStore = <Cursor>(access: {
  * The stream: connects when it is first read, and again whenever a connection ends, until it is told to stop, is refused, or
  * has no progress. Each run is a stream of its own, with connections of its own.
  *
- * The policy leaves its mark in the error type: without a bound `Transient` is gone, with one it is `Exhausted`. A policy of
- * which the type does not say whether it is bounded counts as bounded.
+ * The policy leaves its mark in the error type: without a bound `Transient` is gone, with one ({@link bounded}) it is
+ * `Exhausted`.
  *
  * **Example** (What is left in the type)
  *
@@ -360,7 +400,7 @@ export const makeCursorStore = <Cursor>(access: {
  * export const events: Stream.Stream<number | Reconnect.Gap, AuthFailed | Refused | NoProgress> = Reconnect.stream(connect)
  *
  * export const bounded: Stream.Stream<number | Reconnect.Gap, AuthFailed | Refused | NoProgress | Exhausted> = Reconnect
- *   .stream(connect, { policy: Backoff.synchronous })
+ *   .stream(connect, { policy: Reconnect.bounded(Backoff.synchronous) })
  * ```
  *
  * @category constructors
@@ -372,16 +412,12 @@ export function stream<A, Cursor, R>(
 ): Stream.Stream<A | Gap, AuthFailed | Refused | NoProgress, Exclude<R, Scope.Scope>>
 export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Policy | undefined }
+  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined }
 ): Stream.Stream<A | Gap, AuthFailed | Refused | NoProgress | Exhausted, Exclude<R, Scope.Scope>>
 export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Policy | undefined } = {}
+  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined } = {}
 ): Stream.Stream<A | Gap, Engine.Ends, Exclude<R, Scope.Scope>> {
-  const { cursorStore, handle, policy = Backoff.streams } = options
-  const run: Store.Run<Cursor, R> = (connect, options) =>
-    Engine.make(connect, { ...options, policy }, handle?.["~effect-lifeline/Reconnect"])
-  return cursorStore === undefined
-    ? run(connect, options)
-    : cursorStore["~effect-lifeline/Reconnect"](connect, options, run)
+  const make: Store.Through<Cursor> = options.cursorStore?.["~effect-lifeline/Reconnect"] ?? Engine.make
+  return make(connect, options)
 }

@@ -136,11 +136,10 @@ const outcomeOf = (exit: Exit.Exit<unknown, { readonly _tag: string }>): string 
   return Option.match(Cause.findErrorOption(exit.cause), { onNone: () => "Defect", onSome: ({ _tag }) => _tag })
 }
 
-const observe: DialObserver = (observed) => (dial) => {
-  const { operation } = observed
+const observe: DialObserver = ({ operation, target }, { attempt, generation }) => (dialling) => {
   const present = Metric.withAttributes(openStreams, { operation })
-  return dial.pipe(
-    traced(dialSpan, { ...observed }),
+  return dialling.pipe(
+    traced(dialSpan, { operation, target, attempt, generation }),
     Effect.onExit((exit) => {
       const outcome = outcomeOf(exit)
       return outcome === undefined

@@ -1053,7 +1053,7 @@ export interface StreamOptions<in out Cursor = never, in out K extends keyof Kin
   extends ConnectOptions<Cursor, K, R>, Omit<Reconnect.Options<Cursor>, "at" | "openTimeout">
 {
   /** The waits between two connections. @default `Backoff.streams` */
-  readonly policy?: Backoff.Policy | undefined
+  readonly policy?: Backoff.Unbounded | Reconnect.Bounded | undefined
 }
 
 /**

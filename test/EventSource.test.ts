@@ -223,7 +223,7 @@ describe("EventSource.connect", () => {
       ["application/json", "the content type is application/json"],
       ["text/event-streams", "the content type is text/event-streams"],
       ["text/plain; x=text/event-stream", "the content type is text/plain"],
-      ["text/html", "an HTML page"],
+      ["text/html", "the content type is text/html"],
       ["", "the content type is missing"]
     ])("the content type %j is refused", ([type, said]) =>
       Effect.gen(function*() {
@@ -670,7 +670,13 @@ describe("EventSource.stream", () => {
     ["503, strict", () => new Response("", { status: 503 }), { table: Classify.httpEventStreamStrict }, "Refused", 1],
     ["streams without an event", () => sse(": hello\n\n"), {}, "NoProgress", 10],
     ["the same, sooner", () => sse(": hello\n\n"), { noProgressLimit: 3 }, "NoProgress", 3],
-    ["503, with a bound", () => new Response("", { status: 503 }), { policy: Backoff.synchronous }, "Exhausted", 5],
+    [
+      "503, with a bound",
+      () => new Response("", { status: 503 }),
+      { policy: Reconnect.bounded(Backoff.synchronous) },
+      "Exhausted",
+      5
+    ],
     [
       "a POST that got no answer",
       () => Promise.reject(new TypeError("x")),

@@ -103,12 +103,12 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
     "10 connections in a row carried nothing; the last one",
-    "check that the URL does not lead to a proxy, and what the server's log says"
+    "check that the URL does not lead to a proxy"
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10 }),
     "10 connections in a row carried nothing;",
-    "check that the URL does not lead to a proxy, and what the server's log says"
+    "check that the URL does not lead to a proxy"
   ]
 ]
 

@@ -33,7 +33,7 @@ import {
   Stop,
   Transient
 } from "../LifelineError.ts"
-import type * as Reconnect from "../Reconnect.ts"
+import * as Reconnect from "../Reconnect.ts"
 import * as Watch from "./liveness.ts"
 import * as Outbox from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
@@ -355,7 +355,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
 
   const stream = Engine.make(transport, {
     at,
-    policy: reconnect === false ? Backoff.boreControl : reconnect,
+    policy: reconnect === false ? Backoff.boreControl : Reconnect.bounded(reconnect),
     noProgressLimit: options.noProgressLimit,
     healthyAfter: options.healthyAfter,
     // That of the transport comes first.

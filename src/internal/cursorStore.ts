@@ -10,9 +10,9 @@ import * as Exit from "effect/Exit"
 import type * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Connect, Frame, Gap, Notice, Options } from "../Reconnect.ts"
+import type { Connect, Frame, Gap, Notice } from "../Reconnect.ts"
 import type { Ends } from "./reconnect.ts"
-import { logger } from "./reconnect.ts"
+import { logger, make } from "./reconnect.ts"
 
 /** The deadline of one access to the store. */
 const within: Duration.Input = "5 seconds"
@@ -52,21 +52,17 @@ const withoutRepeats = <A, Cursor>(
   })
 }
 
-/** A stream over a transport, as the engine makes it. */
-export type Run<Cursor, R> = <A>(
-  connect: Connect<A, Cursor, R>,
-  options: Options<Cursor>
-) => Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>>
+type StreamOptions<Cursor> = Parameters<typeof make<unknown, Cursor, never>>[1]
 
+/** A stream over a transport: `make`, with the store around it. */
 export type Through<in out Cursor> = <A, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor>,
-  run: Run<Cursor, R>
+  options: StreamOptions<Cursor>
 ) => Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>>
 
 export const through =
   <Cursor>({ load, save }: Access<Cursor>): Through<Cursor> =>
-  <A, R>(connect: Connect<A, Cursor, R>, options: Options<Cursor>, run: Run<Cursor, R>) =>
+  <A, R>(connect: Connect<A, Cursor, R>, options: StreamOptions<Cursor>) =>
     Stream.unwrap(Effect.gen(function*() {
       const { log, name } = logger(options.at)
       const warn = (what: string, cause: Cause.Cause<unknown>) =>
@@ -94,7 +90,7 @@ export const through =
       })
       yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) => Exit.isSuccess(exit) ? saved : Effect.void)
 
-      const pull = yield* Stream.toPull(run(
+      const pull = yield* Stream.toPull(make(
         (dial) => Effect.map(connect(dial), Stream.map(mark<A, Cursor>)),
         { ...options, cursor: loaded ?? options.cursor }
       ))

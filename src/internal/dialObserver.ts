@@ -8,18 +8,14 @@ import { identity } from "effect/Function"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import type { Attempted } from "../LifelineError.ts"
-
-/** Which dial it is. */
-export interface Observed extends Attempted {
-  readonly attempt: number
-  readonly generation: number
-}
+import type { Dial } from "../Reconnect.ts"
 
 /** Goes around a dial, in the scope of its connection, and around each pull of what comes on it. */
 export type DialObserver = (
-  observed: Observed
+  at: Attempted,
+  dial: Pick<Dial<never>, "attempt" | "generation">
 ) => <A, E extends { readonly _tag: string }, R>(
-  dial: Effect.Effect<Pull.Pull<A, E>, E, R>
+  dialling: Effect.Effect<Pull.Pull<A, E>, E, R>
 ) => Effect.Effect<Pull.Pull<A, E>, E, R | Scope.Scope>
 
 export const DialObserver: Context.Reference<DialObserver> = Context.Reference<DialObserver>(

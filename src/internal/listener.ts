@@ -37,6 +37,7 @@ import type { Exhausted, Refused, Transient } from "../LifelineError.ts"
 import { Closed, Inconclusive, Shutdown, Stop } from "../LifelineError.ts"
 import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
+import { exhausted } from "./bounded.ts"
 import * as Queue from "./listenerQueue.ts"
 import type { Overflow } from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
@@ -501,7 +502,7 @@ export const make = <K extends Key, In, Out, R>(
           const attempts = run.failures - failures
           const isOver = rest <= 0 && generation === undefined && !run.isDialling
           if (attempts >= synchronous.attempts || isOver) {
-            return Effect.fail(Engine.exhausted(at, attempts, elapsed, run.last))
+            return Effect.fail(exhausted(at, attempts, elapsed, run.last))
           }
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)

@@ -29,9 +29,9 @@ import * as Stream from "effect/Stream"
 import * as Backoff from "../Backoff.ts"
 import * as Classify from "../Classify.ts"
 import { Connectivity } from "../Connectivity.ts"
-import type { Attempted, AuthFailed, Inconclusive, Refused, Stop, Transient } from "../LifelineError.ts"
-import { Exhausted, NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
-import type { Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
+import type { Attempted, AuthFailed, Exhausted, Inconclusive, Refused, Stop, Transient } from "../LifelineError.ts"
+import { NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
+import type { Bounded, Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
 import { DialObserver } from "./dialObserver.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
@@ -63,35 +63,23 @@ const askAgain = 5000
 const milestone = 5
 
 /** What the server asked to wait. Where it asked for anything at all, it is not to be less than the base. */
-const hintOf = (base: number, error: Transient | Inconclusive | undefined): number | undefined => {
+const hintOf = (base: number, error: Failure | undefined): number | undefined => {
   if (error?._tag !== "Transient") return undefined
-  const asked = retryAfter(error)
-  if (asked !== undefined) return Math.max(base, Duration.toMillis(asked))
-  return error.reason._tag === "Throttled" ? base : undefined
+  const asked = retryAfter(error) ?? (error.reason._tag === "Throttled" ? 0 : undefined)
+  return asked === undefined ? undefined : Math.max(base, Duration.toMillis(asked))
 }
 
-/** `Exhausted` has a `Transient` always: what else ended the last attempt, if anything did, is its detail. */
-export const exhausted = (
-  at: Attempted,
-  attempts: number,
-  elapsed: number,
-  last: Failure | undefined
-): Exhausted =>
-  new Exhausted({
-    attempts,
-    elapsed: Duration.millis(Math.round(elapsed)),
-    last: last?._tag === "Transient"
-      ? last
-      : Classify.unreachable({ ...at, detail: last?.message ?? "the connection ended before anything came" })
-  })
-
 /** How the lines of one stream begin, and what writes them. */
-export const logger = (at: Attempted = { operation: "connect", target: "stream" }) => ({
-  at,
-  name: `${at.operation} (${at.target})`,
-  log: (level: "Debug" | "Info" | "Warn" | "Error", message: string): Effect.Effect<void> =>
-    Effect.annotateLogs(Effect.logWithLevel(level)(message), { package: "effect-lifeline", ...at })
-})
+export const logger = (at: Attempted = { operation: "connect", target: "stream" }) => {
+  const annotated = Effect.annotateLogs({ package: "effect-lifeline", ...at })
+  return {
+    at,
+    name: `${at.operation} (${at.target})`,
+    annotated,
+    log: (level: "Debug" | "Info" | "Warn" | "Error", message: string): Effect.Effect<void> =>
+      annotated(Effect.logWithLevel(level)(message))
+  }
+}
 
 /** A deadline, as a failure of the algebra. */
 export const deadline =
@@ -104,8 +92,8 @@ export const deadline =
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy: Backoff.Policy },
-  wires: Wires | undefined
+  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined },
+  wires: Wires | undefined = options.handle?.["~effect-lifeline/Reconnect"]
 ): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> =>
   Stream.unwrap(Effect.gen(function*() {
     type Out = A | Gap
@@ -116,17 +104,17 @@ export const make = <A, Cursor, R>(
     const connectivity = yield* Connectivity
     const observe = yield* DialObserver
     const { healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
-    const { at, log, name } = logger(options.at)
+    const { annotated, at, log, name } = logger(options.at)
     const set = wires?.set ?? (() => Effect.void)
 
     /** Milliseconds of a clock that nobody sets: for differences. What is shown to people is wall time. */
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const wall = () => clock.currentTimeMillisUnsafe()
 
-    let { cursor, policy } = options
-    /** The present outage, and when it began: `undefined` after progress, until the next failure. */
+    let { cursor, policy = Backoff.streams } = options
+    const limit = policy.bound === "bounded" ? policy["~effect-lifeline/Reconnect"](at, now()) : undefined
+    /** The present outage. */
     let state = Backoff.initial
-    let troubleAt: number | undefined = now()
     /** Whether it began with the loss of a connection that had made progress: that was no attempt. */
     let fromLoss = false
     /** Whether the log said that something is wrong. */
@@ -147,7 +135,8 @@ export const make = <A, Cursor, R>(
     let progressed = false
     /** Completed when a wait is to be cut short, or the present connection to be given up for a new one. */
     let signal = Deferred.makeUnsafe<undefined>()
-    let ended = false
+    /** What the stream is closed with. */
+    let ending: (Status & { readonly _tag: "Closed" })["cause"] = new Shutdown()
 
     /** The attempt that is under way, or comes next, counted from the last progress. */
     const attempt = () => state.failures + (fromLoss ? 0 : 1)
@@ -155,22 +144,17 @@ export const make = <A, Cursor, R>(
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
     const retire = (exit: Exit.Exit<unknown, unknown>) =>
       Scope.close(scope, exit).pipe(
-        Effect.catchCause((cause) => log("Warn", `${name}: closing a connection went wrong: ${Cause.pretty(cause)}`)),
+        Effect.ignoreCause({ log: "Warn", message: `${name} was not closed` }),
+        annotated,
         Effect.forkDetach({ startImmediately: true }),
         Effect.flatMap(Fiber.await),
         Effect.timeoutOption(closeWithin)
       )
 
-    const finish = (last: (Status & { readonly _tag: "Closed" })["cause"]): Effect.Effect<void> => {
-      if (ended) return Effect.void
-      ended = true
-      return set({ _tag: "Closed", cause: last })
-    }
-
     const giveUp = Effect.fnUntraced(function*(error: Ends | Stop): Effect.fn.Return<never, Ends | Cause.Done> {
       const isStop = error._tag === "Stop"
       yield* log(isStop ? "Debug" : "Error", `${error.message}; nothing more is tried`)
-      yield* finish(error)
+      ending = error
       return yield* isStop ? Cause.done() : Effect.fail(error)
     })
 
@@ -182,7 +166,6 @@ export const make = <A, Cursor, R>(
       state = Backoff.initial
       fromLoss = announced = false
       barren = 0
-      troubleAt = undefined
       return failures === 0
         ? Effect.void
         : log(level, `${name} recovered after ${failures} ${failures === 1 ? "failure" : "failures"}`)
@@ -211,10 +194,10 @@ export const make = <A, Cursor, R>(
 
     /** A dial or a read failed, or the connection ended: gives up, or sets when the next dial is due. */
     const lost = Effect.fnUntraced(function*(
-      ending: Failure | Cause.Done
+      found: Failure | Cause.Done
     ): Effect.fn.Return<void, Ends | Cause.Done> {
       const seen = now()
-      const error = Cause.isDone(ending) ? undefined : ending
+      const error = Cause.isDone(found) ? undefined : found
       if (pull !== undefined) lostAt = wall()
       pull = undefined
       if (error !== undefined && error._tag !== "Transient" && error._tag !== "Inconclusive") {
@@ -229,18 +212,12 @@ export const make = <A, Cursor, R>(
       if (error?._tag !== "Transient" && !progressed && ++barren >= noProgressLimit) {
         return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
       }
-      troubleAt ??= seen
       if (state.failures === 0) fromLoss = progressed
+      const attempts = attempt()
       const draw = random.nextDoubleUnsafe()
-      const stepped = Backoff.step(
-        policy.bound === "bounded" && fromLoss ? { ...policy, attempts: policy.attempts + 1 } : policy,
-        state,
-        { now: seen, random: draw, hint: hintOf(policy.base, error) }
-      )
-      if (stepped === undefined) {
-        return yield* giveUp(exhausted(at, attempt(), seen - troubleAt, error))
-      }
-      state = stepped
+      state = Backoff.advance(policy, state, { now: seen, random: draw, hint: hintOf(policy.base, error) })
+      const exhausted = limit?.(attempts, seen, state.wait, error)
+      if (exhausted !== undefined) return yield* giveUp(exhausted)
       due = seen + state.wait
       // Those that the pace holds back together do not come back in step.
       if (slot > due) due = slot + draw * spacing
@@ -281,7 +258,7 @@ export const make = <A, Cursor, R>(
       yield* set({ _tag: "Connecting", attempt: dial.attempt })
       yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
         deadline(at, openTimeout),
-        observe({ ...at, attempt: dial.attempt, generation }),
+        observe(at, dial),
         Scope.provide(own),
         Effect.matchEffect({
           onFailure: lost,
@@ -305,10 +282,9 @@ export const make = <A, Cursor, R>(
     })
 
     const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() => {
-      if (ended) return Cause.done()
       if (pull === undefined) return Effect.andThen(redial, next)
       return Effect.matchEffect(pull, {
-        onFailure: (ending) => Effect.andThen(lost(ending), next),
+        onFailure: (found) => Effect.andThen(lost(found), next),
         onSuccess: (items) => {
           if (items !== undefined) return hand(items)
           lostAt = wall()
@@ -328,7 +304,7 @@ export const make = <A, Cursor, R>(
       wires?.listeners.delete(obey)
       return Effect.andThen(
         retire(exit),
-        finish(Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? undefined : new Shutdown())
+        set({ _tag: "Closed", cause: Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? undefined : ending })
       )
     })
     wires?.listeners.add(obey)
