@@ -266,13 +266,13 @@ export const connect = <R = never>(
     const client = yield* HttpClient.HttpClient
     const place = URL.parse(url)
     if (place !== null && !/^https?:\/\/[^@/]+\//.test(place.href)) {
-      return yield* invalid("url", "must be an http or https URL without user name or password")
+      return yield* invalid("url", "must be http or https, without user name and password")
     }
     const headers: Record<string, string | undefined> = {}
     for (const [name, secret] of Object.entries(Effect.isEffect(given) ? yield* given : given)) {
       const value = Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
       if (value !== undefined && !sendable.test(`${name}:${value}`)) {
-        return yield* invalid(`options.headers.${name}`, "holds characters that a header cannot carry")
+        return yield* invalid(`options.headers.${name}`, "holds what no header can carry")
       }
       headers[name] = value
     }
@@ -329,14 +329,14 @@ export const connect = <R = never>(
   })
 
   const transport = Effect.fnUntraced(function*({ cursor }: Reconnect.Dial<string>) {
-    let items: Array<Item> = []
+    const items: Array<Item> = []
     let header = cursor && headerOf(cursor)
     if (header && !sendable.test(`a:${header}`)) {
       header = undefined
       items.push({ notice: "Gap" })
     }
     const reader = yield* open(header || undefined).pipe(
-      deadline(at, options.connectTimeout ?? 10_000),
+      deadline(() => at, options.connectTimeout ?? 10_000),
       Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
 
@@ -354,23 +354,17 @@ export const connect = <R = never>(
     /** A read whose reader was interrupted goes on: its bytes are for the next one. */
     let reading: Promise<{ readonly value?: Uint8Array | undefined } | undefined> | undefined
     const read = Effect.tryPromise({
-      try: async () => await (reading ??= reader?.read()),
+      try: async () => reading ??= reader?.read(),
       catch: (cause) => Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
-    }).pipe(deadline(at, options.idleTimeout ?? 45_000))
+    }).pipe(deadline(() => at, options.idleTimeout ?? 45_000))
 
     let isWhole = true
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
-      if (isArrayNonEmpty(items)) {
-        const found = items
-        items = []
-        return Effect.succeed(found)
-      }
+      const found = items.splice(0)
+      if (isArrayNonEmpty(found)) return Effect.succeed(found)
       if (!isWhole) {
-        return Effect.fail(Classify.malformedResponse({
-          ...at,
-          detail: `an event of more than ${maxEventSize} characters (maxEventSize)`,
-          cause: new EventTooLarge({ maxEventSize })
-        }))
+        const cause = new EventTooLarge({ maxEventSize })
+        return Effect.fail(Classify.malformedResponse({ ...at, detail: `maxEventSize: ${cause.message}`, cause }))
       }
       return Effect.flatMap(read, (result) => {
         reading = undefined

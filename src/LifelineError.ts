@@ -63,13 +63,14 @@ const told = (
 ): string => `${operation} (${target}) ${outcome}: ${reason.message}`
 
 /** What may be shown of an error: all but its cause. */
-const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: string; readonly reason: R }) => ({
-  _tag: error._tag,
-  operation: error.operation,
-  target: error.target,
-  reason: error.reason,
-  message: error.message
-})
+const shown = (
+  { _tag, detail, message, operation, reason, target }: Attempted & {
+    readonly _tag: string
+    readonly message: string
+    readonly reason?: unknown
+    readonly detail?: string | undefined
+  }
+) => ({ _tag, operation, target, reason, detail, message })
 
 // The servers' sentences end here, ours goes on: without their full stop.
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
@@ -470,8 +471,7 @@ export class Inconclusive extends Data.TaggedError("Inconclusive")<
     return `${this.operation} (${this.target}) ended for an unclear reason${optional(this.detail)}`
   }
   override toJSON() {
-    const { _tag, detail, message, operation, target } = this
-    return { _tag, operation, target, detail, message }
+    return shown(this)
   }
 }
 
@@ -504,10 +504,7 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    const s = this.attempts === 1 ? "" : "s"
-    return `gave up after ${this.attempts} attempt${s} in ${
-      Duration.format(this.elapsed)
-    }; the last: ${this.last.message}`
+    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}; the last: ${this.last.message}`
   }
 }
 

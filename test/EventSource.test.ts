@@ -355,7 +355,7 @@ describe("EventSource.connect", () => {
         assert.deepStrictEqual(items, [message("a")])
         assert.strictEqual(error._tag, "Refused")
         assert.instanceOf(error.cause, EventSource.EventTooLarge)
-        assert.include(error.message, "more than 10 characters")
+        assert.include(error.message, "maximum size of 10")
         assert.isTrue(body.cancelled())
       }))
 
@@ -366,7 +366,7 @@ describe("EventSource.connect", () => {
         })
         const { ended, items } = yield* readAll(FakeFetch.make(() => sse(endless)))
         assert.deepStrictEqual(items, [])
-        assert.match(ended, /^Refused\.MalformedResponse: .*more than 10485760 characters/)
+        assert.match(ended, /^Refused\.MalformedResponse: .*maximum size of 10485760/)
       }))
   })
 

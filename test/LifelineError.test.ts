@@ -92,12 +92,12 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),
-    "gave up after 7 attempts in 1m 34s; the last: ",
+    "gave up after attempt 7, in 1m 34s; the last: ",
     "check that it runs and can be reached"
   ],
   [
     new LifelineError.Exhausted({ attempts: 1, elapsed: Duration.zero, last: transient(unreachable) }),
-    "gave up after 1 attempt in 0",
+    "gave up after attempt 1, in 0",
     "check that it runs and can be reached"
   ],
   [

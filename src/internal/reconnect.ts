@@ -83,11 +83,11 @@ export const logger = (at: Attempted = { operation: "connect", target: "stream" 
 
 /** A deadline, as a failure of the algebra. */
 export const deadline =
-  (at: Attempted, input: Duration.Input) =>
+  (at: () => Attempted, input: Duration.Input) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | Transient, R> =>
     Effect.timeoutOrElse(self, {
       duration: input,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at, after: Duration.fromInputUnsafe(input) }))
+      orElse: () => Effect.fail(Classify.timedOut({ ...at(), after: Duration.fromInputUnsafe(input) }))
     })
 
 export const make = <A, Cursor, R>(
@@ -257,7 +257,7 @@ export const make = <A, Cursor, R>(
       if (wires !== undefined) wires.slot = slot
       yield* set({ _tag: "Connecting", attempt: dial.attempt })
       yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
-        deadline(at, openTimeout),
+        deadline(() => at, openTimeout),
         observe(at, dial),
         Scope.provide(own),
         Effect.matchEffect({
@@ -299,18 +299,14 @@ export const make = <A, Cursor, R>(
       if (pull === undefined || command === "replace") Deferred.doneUnsafe(signal, Exit.succeed(undefined))
     }
 
-    const own = yield* Effect.scope
-    yield* Scope.addFinalizerExit(own, (exit) => {
+    yield* Effect.addFinalizer((exit) => {
       wires?.listeners.delete(obey)
-      return Effect.andThen(
-        retire(exit),
-        set({ _tag: "Closed", cause: Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? undefined : ending })
-      )
+      return Effect.andThen(retire(exit), set({ _tag: "Closed", cause: Exit.hasDies(exit) ? undefined : ending }))
     })
     wires?.listeners.add(obey)
     yield* connectivity.changes.pipe(
       Stream.runForEach(() => Effect.sync(() => obey("now"))),
-      Effect.forkIn(own)
+      Effect.forkScoped
     )
     return Stream.fromPull(Effect.succeed(next))
   }))
