@@ -25,8 +25,10 @@ export const make = (answer: Answer): FakeFetch => {
     const one: Asked = { url: String(input), init, headers: Object.fromEntries(Object.entries(init.headers ?? {})) }
     asked.push(one)
     const response = await answer(one, asked.length - 1)
-    // As fetch does, here where nobody reads it yet.
-    init.signal?.addEventListener("abort", () => response.body?.cancel().catch(() => {}))
+    // As fetch does; here for what nobody reads.
+    if (response.body !== null && response.status >= 300 && response.status < 400) {
+      init.signal?.addEventListener("abort", () => response.body?.cancel().catch(() => {}))
+    }
     return response
   }
   return { layer: makeLayer(fetch), asked }
