@@ -254,8 +254,7 @@ export const connect = <R = never>(
   url: string | URL,
   options: ConnectOptions<R> = {}
 ): Reconnect.Connect<Event, string, HttpClient.HttpClient | Scope.Scope | R> => {
-  const { headers: given = {}, isGap, maxEventSize = 10 * 1024 * 1024, method = get } = options
-  const { tracePropagation = false } = options
+  const { headers: given = {}, isGap, maxEventSize = 10_485_760, method = get, tracePropagation = false } = options
   const table: Table = options.table ?? Classify.httpEventStream
   const at = atOf(url, options)
 
@@ -321,7 +320,7 @@ export const connect = <R = never>(
     const detail = status === 200
       ? `the content type is ${
         showText(type) || "missing"
-      }; text/event-stream is due, as this HTTP client can decode it`
+      }; text/event-stream is due, in an encoding that this client undoes`
       : status === 0 || (status >= 300 && status < 400)
       ? "a redirect that leads nowhere"
       : undefined
