@@ -40,7 +40,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import { isArrayNonEmpty } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { EventTooLarge } from "effect/encoding/Sse"
 import { constVoid, identity } from "effect/Function"
@@ -177,6 +177,9 @@ const sendable = /^[!#$%&'*+.^_`|~\w-]+:[\t -~\x80-\xff]*$/
 const headerOf = (id: string): string =>
   Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join("")
 
+const cancel = (reader: ReadableStreamDefaultReader<Uint8Array> | undefined): Effect.Effect<unknown> =>
+  Effect.sync(() => reader?.cancel().catch(constVoid))
+
 const get: Method = { name: "GET", "~effect-lifeline/Reconnect": identity }
 
 /**
@@ -311,7 +314,7 @@ export const connect = <R = never>(
     const web = HttpClientResponse.toWeb(response)
     const body = Option.isSome(web) ? web.value.body : Stream.toReadableStream(response.stream)
     const reader = body?.getReader()
-    yield* Effect.addFinalizer(() => Effect.sync(() => reader?.cancel().catch(constVoid)))
+    yield* Effect.addFinalizer(() => cancel(reader))
 
     const { status } = response
     const { "content-encoding": encoding = "identity", "content-type": type = "" } = response.headers
@@ -328,6 +331,8 @@ export const connect = <R = never>(
   })
 
   const transport = Effect.fnUntraced(function*({ cursor }: Reconnect.Dial<string>) {
+    const clock = yield* Clock.Clock
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const items: Array<Item> = []
     let header = cursor && headerOf(cursor)
     if (header && !sendable.test(`a:${header}`)) {
@@ -350,12 +355,31 @@ export const connect = <R = never>(
       retry: (base) => items.push({ notice: "Retry", base })
     })
 
+    /** Since when a read is waited for. What nobody reads is not silent. */
+    let since = Infinity
     /** A read whose reader was interrupted goes on: its bytes are for the next one. */
     let reading: Promise<{ readonly value?: Uint8Array | undefined } | undefined> | undefined
     const read = Effect.tryPromise({
-      try: async () => reading ??= reader?.read(),
+      try: async () => {
+        since = now()
+        return reading ??= reader?.read()
+      },
       catch: (cause) => Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
-    }).pipe(deadline(() => at, options.idleTimeout ?? 45_000))
+    }).pipe(Effect.ensuring(Effect.sync(() => {
+      since = Infinity
+    })))
+
+    // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how long
+    // the present one takes, and ends the body, which ends the read.
+    const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
+    let isSilent = false
+    const watch: Effect.Effect<unknown> = Effect.suspend(() => {
+      const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
+      if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
+      isSilent = true
+      return cancel(reader)
+    })
+    yield* Effect.forkScoped(watch)
 
     let isWhole = true
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
@@ -367,6 +391,7 @@ export const connect = <R = never>(
       }
       return Effect.flatMap(read, (result) => {
         reading = undefined
+        if (isSilent) return Effect.fail(Classify.timedOut({ ...at, after: idleTimeout }))
         if (result?.value === undefined) return Cause.done()
         isWhole = parse(result.value)
         return pull

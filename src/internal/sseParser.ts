@@ -87,9 +87,13 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
     atStart = false
     afterCr = text.endsWith("\r")
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n")
-    const lines = text.split("\n")
-    lines[0] = rest + lines[0]
-    rest = lines.pop() ?? ""
-    return lines.every(read) && fits(rest)
+    let start = 0
+    for (let end; (end = text.indexOf("\n", start)) >= 0; start = end + 1) {
+      const line = rest + text.slice(start, end)
+      rest = ""
+      if (!read(line)) return false
+    }
+    rest += text.slice(start)
+    return fits(rest)
   }
 }
