@@ -114,7 +114,7 @@ const hinted = (): ReadonlyArray<Figure> => {
 const policy = Heartbeat.make({ interval: "30 seconds" })
 const fullPolicy = Heartbeat.make({
   interval: "30 seconds",
-  failing: { ...Backoff.heartbeat("30 seconds"), jitter: "full" }
+  failing: { ...Backoff.heartbeat("30 seconds"), jitter: Backoff.jitter("full") }
 })
 const cap = policy.failing.cap / 1000
 const heartbeatOutages = [3, 10, 30, 60, 600]

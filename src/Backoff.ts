@@ -1,7 +1,7 @@
 /**
  * Backoff: how long to wait after the n-th failure in a row, and when to give up.
  *
- * A {@link Policy} is plain data. The waits come from one pure function, {@link step}, which is driven by {@link retry}
+ * A {@link Policy} is a record of numbers and a jitter; `BackoffConfig` reads and writes it as data. The waits come from one pure function, {@link step}, which is driven by {@link retry}
  * (rewrites the error type), by {@link toSchedule}, by {@link waits} (the bare sequence, for tests and tables), and
  * by the heartbeat machine.
  *
@@ -68,6 +68,22 @@ import { Exhausted, retryAfter } from "./LifelineError.ts"
 export type Jitter = "phase" | "none" | "full" | "equal" | "decorrelated" | { readonly proportional: number }
 
 /**
+ * A {@link Jitter} with what it does; see {@link jitter}. A policy holds it, so that who uses one kind does not carry the others.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface JitterRule {
+  readonly name: Jitter
+  /** How many times its window a wait may be. */
+  readonly most: number
+  /** What decides between the two ends of the range, from 0 to 1: of the phase of the outage and a fresh draw. */
+  readonly draw: (phase: number, random: number) => number
+  /** The n-th wait lies between these; `before` is the wait before it. */
+  readonly range: (policy: Policy, n: number, before: number) => readonly [least: number, most: number]
+}
+
+/**
  * What a policy is made from. Everything has a default.
  *
  * @category models
@@ -102,7 +118,7 @@ interface Common {
   readonly factor: number
   readonly cap: number
   readonly floor: number
-  readonly jitter: Jitter
+  readonly jitter: JitterRule
   readonly resetAfter: number
   readonly hint: { readonly floor: number; readonly ceiling: number }
 }
@@ -131,7 +147,7 @@ export interface Bounded extends Common {
 }
 
 /**
- * Plain data; durations in milliseconds. Made by {@link make}.
+ * A record; durations in milliseconds. Made by {@link make}.
  *
  * @category models
  * @since 0.1.0
@@ -220,13 +236,12 @@ export function make(options: Options = {}): Policy {
   const cap = millis(options.cap, streams.cap, base)
   const floor = Math.min(cap, millis(options.floor, streams.floor, 0))
   const hintFloor = millis(options.hintFloor, floor, 0)
-  const jitter = options.jitter ?? streams.jitter
   const common: Common = {
     base,
     factor: within(options.factor ?? streams.factor, streams.factor, 1, Infinity),
     cap,
     floor,
-    jitter: typeof jitter === "object" ? { proportional: within(jitter.proportional, 0, 0, 1) } : jitter,
+    jitter: options.jitter === undefined ? streams.jitter : jitter(options.jitter),
     resetAfter: millis(options.resetAfter, streams.resetAfter, 0),
     hint: { floor: hintFloor, ceiling: millis(options.hintCeiling, streams.hint.ceiling, hintFloor) }
   }
@@ -251,8 +266,6 @@ export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
 // The pure core
 // ---------------------------------------------------------------------------------------------------------------------
 
-const spread = (policy: Policy): number => typeof policy.jitter === "object" ? policy.jitter.proportional : 0
-
 /**
  * The n-th window of a policy in milliseconds, n from 1; 0 for n below 1.
  *
@@ -260,33 +273,48 @@ const spread = (policy: Policy): number => typeof policy.jitter === "object" ? p
  * @since 0.1.0
  */
 export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / (1 + spread(policy)), policy.base * policy.factor ** (n - 1))
+  n < 1 ? 0 : Math.min(policy.cap / policy.jitter.most, policy.base * policy.factor ** (n - 1))
 
-const jittered = (policy: Policy, n: number, phase: number, random: number, before: number): number => {
-  const width = window(policy, n)
-  switch (policy.jitter) {
-    case "none":
-      return width
-    case "phase":
-      return (1 - phase) * window(policy, n - 1) + phase * width
-    case "full":
-      return random * width
-    case "equal":
-      return width / 2 + random * width / 2
-    case "decorrelated":
-      return policy.base + random * (Math.min(policy.cap, Math.max(policy.base, 3 * before)) - policy.base)
-    default:
-      return width * (1 + policy.jitter.proportional * (2 * random - 1))
-  }
+const afresh = (_: number, random: number): number => random
+const never = (): number => 0
+
+const rules = {
+  none: (policy, n) => [window(policy, n), window(policy, n)],
+  full: (policy, n) => [0, window(policy, n)],
+  equal: (policy, n) => [window(policy, n) / 2, window(policy, n)],
+  decorrelated: ({ base, cap }, _, before) => [base, Math.min(cap, Math.max(base, 3 * before))]
+} satisfies { readonly [name: string]: JitterRule["range"] }
+
+const proportional: JitterRule["range"] = (policy, n) => {
+  const { most } = policy.jitter
+  return [(2 - most) * window(policy, n), most * window(policy, n)]
 }
 
-const withHint = (policy: Policy, state: State, failure: Failure, wait: number): number => {
-  const { hint: asked = NaN } = failure
-  if (Number.isNaN(asked)) return wait
+/**
+ * A jitter by its name, for a policy that is made from another one by spreading it; {@link make} takes the name itself.
+ *
+ * **Example** (Heartbeats that come back as with other clients)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ *
+ * export const policy: Backoff.Unbounded = { ...Backoff.heartbeat("30 seconds"), jitter: Backoff.jitter("full") }
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const jitter = (name: Jitter): JitterRule => {
+  if (name === "phase") return phase
+  if (typeof name === "string") return { name, most: 1, draw: name === "none" ? never : afresh, range: rules[name] }
+  const ratio = within(name.proportional, 0, 0, 1)
+  return { name: { proportional: ratio }, most: 1 + ratio, draw: afresh, range: proportional }
+}
+
+const withHint = (policy: Policy, n: number, draw: number, asked: number | undefined): number => {
+  if (asked === undefined || Number.isNaN(asked)) return 0
   const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
-  if (policy.jitter === "none") return Math.max(wait, hint)
-  const draw = policy.jitter === "phase" ? state.phase : failure.random
-  return Math.max(wait, hint + draw * Math.max(window(policy, state.failures), Math.min(policy.cap, hint)))
+  return hint + draw * Math.max(window(policy, n), Math.min(policy.cap, hint))
 }
 
 /**
@@ -309,15 +337,28 @@ const withHint = (policy: Policy, state: State, failure: Failure, wait: number):
  * @since 0.1.0
  */
 export const step = (policy: Policy, state: State, failure: Failure): State | undefined => {
+  const next = advance(policy, state, failure)
+  return policy.bound === "bounded" &&
+      (next.failures >= policy.attempts || failure.now - next.since + next.wait > policy.elapsed)
+    ? undefined
+    : next
+}
+
+/**
+ * {@link step}, whatever bounds the policy has: for who counts attempts in a way of his own.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const advance = (policy: Policy, state: State, failure: Failure): State => {
   const first = state.failures === 0
   const failures = state.failures + 1
   const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
-  if (policy.bound === "bounded" && failures >= policy.attempts) return undefined
-  const next: State = { failures, since, phase: first ? failure.random : state.phase, wait: 0 }
-  const raw = jittered(policy, failures, next.phase, failure.random, state.wait)
-  const wait = withHint(policy, next, failure, Math.max(policy.floor, raw))
-  if (policy.bound === "bounded" && failure.now - since + wait > policy.elapsed) return undefined
-  return { ...next, wait }
+  const phase = first ? failure.random : state.phase
+  const draw = policy.jitter.draw(phase, failure.random)
+  const [least, most] = policy.jitter.range(policy, failures, state.wait)
+  const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
+  return { failures, since, phase, wait }
 }
 
 /**
@@ -473,6 +514,14 @@ export const retry: {
 // Presets: our own
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** The default. Here, so that it is there when the presets are made. */
+const phase: JitterRule = {
+  name: "phase",
+  most: 1,
+  draw: (phase) => phase,
+  range: (policy, n) => [window(policy, n - 1), window(policy, n)]
+}
+
 /**
  * Streams, and whatever else is kept open: windows of 1, 2, 4, 8, 16, 30, 30, ... s, phase jitter, no limit. The windows
  * are those of Hatchet's SDKs.
@@ -486,7 +535,7 @@ export const streams: Unbounded = {
   factor: 2,
   cap: 30_000,
   floor: 100,
-  jitter: "phase",
+  jitter: phase,
   resetAfter: 10_000,
   hint: { floor: 100, ceiling: 300_000 }
 }

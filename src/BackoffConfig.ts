@@ -43,6 +43,7 @@ import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
@@ -184,7 +185,7 @@ const optionsOf = (given: Given, defaults: Backoff.Policy): Backoff.Options => (
   factor: given.factor ?? defaults.factor,
   cap: given.cap ?? defaults.cap,
   floor: given.floor ?? defaults.floor,
-  jitter: given.jitter ?? defaults.jitter,
+  jitter: given.jitter ?? defaults.jitter.name,
   resetAfter: given.resetAfter ?? defaults.resetAfter,
   hintFloor: given.hintFloor ?? defaults.hint.floor,
   hintCeiling: given.hintCeiling ?? defaults.hint.ceiling
@@ -355,7 +356,7 @@ const toEncoded = (policy: Backoff.Policy): Encoded => ({
   factor: policy.factor,
   cap: fields.cap.write(policy.cap),
   floor: fields.floor.write(policy.floor),
-  jitter: policy.jitter,
+  jitter: policy.jitter.name,
   resetAfter: fields.resetAfter.write(policy.resetAfter),
   hintFloor: fields.hintFloor.write(policy.hint.floor),
   hintCeiling: fields.hintCeiling.write(policy.hint.ceiling),
@@ -370,7 +371,7 @@ const common = {
   factor: Schema.Number,
   cap: Schema.Number,
   floor: Schema.Number,
-  jitter: JitterType,
+  jitter: Schema.declare((input): input is Backoff.JitterRule => Predicate.hasProperty(input, "range")),
   resetAfter: Schema.Number,
   hint: Schema.Struct({ floor: Schema.Number, ceiling: Schema.Number })
 }

@@ -611,36 +611,30 @@ export const fromResponse = <const T extends Table>(
 ): ErrorsOf<T> => {
   const problem = Option.getOrUndefined(decodeProblem(response.body))
   const clean = (text: string): string => cleanText(text, at.secrets)
-  const said = problem?.detail ?? problem?.title
-  return fromAnswer(table, response, {
+  const said = isHtml(response.headers) ? "an HTML page" : problem?.detail ?? problem?.title
+  return fromStatus(table, response, {
     ...at,
+    location: response.headers["location"],
     detail: said === undefined ? undefined : clean(said),
     issues: problem?.errors?.map((error) => ({ path: clean(error.location ?? ""), message: clean(error.message) }))
   })
 }
 
 /**
- * {@link fromResponse} where the body is not read, as on a stream. It needs no `Schema`.
+ * {@link fromResponse} where the body is not read, as on a stream; what else is known of it may be given beside it. It
+ * needs no `Schema`.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fromStatus = <const T extends Table>(
   table: T,
-  response: Omit<Response, "body">,
-  at: At
-): ErrorsOf<T> => fromAnswer(table, response, at)
-
-const fromAnswer = <const T extends Table>(
-  table: T,
   { headers, status }: Omit<Response, "body">,
-  at: At & Pick<Evidence, "detail" | "issues">
+  at: At & Pick<Evidence, "detail" | "issues" | "location">
 ): ErrorsOf<T> =>
-  decide(table, [status, `${Math.floor(status / 100)}xx`], {
+  decide(table, [status, `${status}`.replace(/..$/, "xx")], {
     ...at,
     status: status || undefined,
-    detail: isHtml(headers) ? "an HTML page" : at.detail,
-    location: headers["location"],
     retryAfter: retryAfter(headers["retry-after"], at.now)
   })
 
@@ -720,7 +714,7 @@ export interface Close {
  */
 export const fromClose = <const T extends Table>(table: T, close: Close, at: At): ErrorsOf<T> => {
   const { cause, code, reason = "" } = close
-  const keys = [code, `${Math.floor(code / 100)}xx`, `${Math.floor(code / 1000)}xxx`] as const
+  const keys = [code, `${code}`.replace(/..$/, "xx"), `${code}`.replace(/...$/, "xxx")] as const
   return decide(table, keys, {
     operation: at.operation,
     target: at.target,

@@ -186,7 +186,7 @@ export function follow(
  */
 export interface FollowOptions extends Reconnect.Options<string> {
   /** The waits between two connections. @default `Backoff.streams` */
-  readonly policy?: Backoff.Policy | undefined
+  readonly policy?: Backoff.Unbounded | Reconnect.Bounded | undefined
 }
 
 const atOf = ({ adapter, target }: Capabilities) => ({ operation: "changes", target: target ?? adapter })

@@ -10,7 +10,7 @@
  * | 200 with `text/event-stream` | events; when it ends, the next connection, with `Last-Event-ID` |
  * | 204 | the stream ends |
  * | a redirect | followed, 5 at most; headers of the caller do not go to another origin |
- * | any other status | by the table, `Classify.http` unless told otherwise; with `strict` final, as in browsers |
+ * | any other status | by the table, `Classify.httpEventStream` unless told otherwise |
  * | 200 with another content type, or encoded in a way that the client does not undo | `Refused` |
  * | an event over `maxEventSize` | `Refused` with {@link EventTooLarge} as its cause: it would come again |
  * | no byte for `idleTimeout`, a body that breaks off | tried again; an event that was not whole is dropped, its id too |
@@ -40,13 +40,15 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import { isArrayNonEmpty } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { EventTooLarge } from "effect/encoding/Sse"
+import { constVoid, identity } from "effect/Function"
 import type * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as HttpClientResponse from "effect/http/HttpClientResponse"
+import type { HttpMethod } from "effect/http/HttpMethod"
 import * as Option from "effect/Option"
 import type * as Pull from "effect/Pull"
 import * as Redacted from "effect/Redacted"
@@ -55,6 +57,7 @@ import * as Stream from "effect/Stream"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
+import { deadline } from "./internal/reconnect.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
 import type { Attempted, AuthFailed, Exhausted, LeaseLost, NoProgress, Refused, Transient } from "./LifelineError.ts"
@@ -74,20 +77,15 @@ export interface Event {
   readonly id: string | undefined
 }
 
-/**
- * An event, or a line, was larger than `maxEventSize` allows: the cause of the {@link Refused} that the stream fails with.
- *
- * @category errors
- * @since 0.1.0
- */
-export class EventTooLarge extends Data.TaggedError("EventTooLarge")<{
-  /** In UTF-16 code units. */
-  readonly maxEventSize: number
-}> {
-  override get message() {
-    return `an event of more than ${this.maxEventSize} characters; raise maxEventSize if the server means it`
-  }
-}
+export {
+  /**
+   * An event, or a line, was larger than `maxEventSize` allows: the cause of the {@link Refused} that the stream fails with.
+   *
+   * @category errors
+   * @since 0.1.0
+   */
+  EventTooLarge
+} from "effect/encoding/Sse"
 
 /**
  * What a status means for an event stream. As {@link Classify.Table}, without the verdicts on leases.
@@ -108,23 +106,28 @@ export type Table = {
 export type Headers = { readonly [name: string]: string | Redacted.Redacted | undefined }
 
 /**
+ * What a connection sends. See {@link post}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Method {
+  readonly name: "GET" | "POST"
+  readonly body?: HttpBody.HttpBody | undefined
+  readonly "~effect-lifeline/Reconnect": <R>(transport: Transport<R>, at: Attempted) => Transport<R>
+}
+
+type Transport<R> = Reconnect.Connect<Event, string, R>
+
+/**
  * How one connection is made, and what it is held to.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ConnectOptions<out R = never> {
-  /**
-   * A POST is sent once and never again, however it ends, unless it is declared `idempotent`: when the answer ends, so does
-   * the stream, and what would be tried again is `Refused`.
-   *
-   * @default "GET"
-   */
-  readonly method?: "GET" | "POST" | undefined
-  /** The body of a POST. It must be one that can be sent more than once where the POST is `idempotent`. */
-  readonly body?: HttpBody.HttpBody | undefined
-  /** Whether a POST may be sent again. @default false */
-  readonly idempotent?: boolean | undefined
+  /** What is sent: {@link post} is another one. @default a GET */
+  readonly method?: Method | undefined
   /** Sent with the request; an effect is evaluated for each connection, within `connectTimeout`. @default none */
   readonly headers?: Headers | Effect.Effect<Headers, Transient | AuthFailed | Refused, R> | undefined
   /** How long the server may take to begin its answer. @default 10 seconds */
@@ -141,10 +144,12 @@ export interface ConnectOptions<out R = never> {
    * @default 10,485,760 (10 Mi), as `effect/encoding/Sse`
    */
   readonly maxEventSize?: number | undefined
-  /** What a status means. @default `Classify.http` */
+  /**
+   * What a status means. With `Classify.httpEventStreamStrict` every one but 200 is final, even 503, as in browsers.
+   *
+   * @default `Classify.httpEventStream`
+   */
   readonly table?: Table | undefined
-  /** Every status but 200 is final, even 503, as the WHATWG text has it. @default false */
-  readonly strict?: boolean | undefined
   /**
    * Which events say that events before them are gone. They are not handed over as events but as a gap.
    *
@@ -158,51 +163,73 @@ export interface ConnectOptions<out R = never> {
 }
 
 type Item = Reconnect.Frame<Event, string> | Reconnect.Notice<string>
-type Reader = ReadableStreamDefaultReader<Uint8Array>
-
-const defaultTimeout = 10_000
 
 /** How many redirects are followed. Browsers follow 20, each of which a server in a loop sees. */
 const maxRedirects = 5
 
-const fetchDecodes = /^((x-)?gzip|deflate|br|zstd|identity|[\s,])+$/i
+/** What fetch undoes. It leaves the header; other clients hand the body over as it is. */
+const fetchDecodes = /gzip|deflate|br|zstd|identity/i
 
-const token = /^[!#$%&'*+.^_`|~\w-]+$/
-const sendable = /^[\t\x20-\x7e\x80-\xff]*$/
+/** A header that can be sent, with its name. */
+const sendable = /^[!#$%&'*+.^_`|~\w-]+:[\t -~\x80-\xff]*$/
 
-/** UTF-8 as the bytes of a header, which is how the WHATWG text sends an id; `undefined`: no header can carry it. */
-const headerOf = (id: string): string | undefined => {
-  const bytes = Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join("")
-  return sendable.test(bytes) ? bytes : undefined
-}
+/** UTF-8 as the bytes of a header, which is how the WHATWG text sends an id. */
+const headerOf = (id: string): string =>
+  Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join("")
 
-/** The request that a redirect leads to, as fetch makes it; to another origin only what the protocol needs goes along. */
-const redirected = (
-  { body, headers, method }: HttpClientRequest.HttpClientRequest,
-  status: number,
-  from: string,
-  to: URL
-): HttpClientRequest.HttpClientRequest => {
-  const { accept, "content-type": contentType, "last-event-id": lastEventId } = headers
-  const isSameOrigin = URL.parse(from)?.origin === to.origin
-  const keeps = method === "POST" && status > 303
-  return HttpClientRequest.make(keeps ? "POST" : "GET")(to.href, {
-    headers: {
-      ...(isSameOrigin ? headers : { accept, "last-event-id": lastEventId }),
-      "content-type": keeps ? contentType : undefined
-    },
-    body: keeps ? body : undefined
-  })
-}
+const cancel = (reader: ReadableStreamDefaultReader<Uint8Array> | undefined): Effect.Effect<unknown> =>
+  Effect.sync(() => reader?.cancel().catch(constVoid))
 
-/** The body as one kind of stream, whichever client answered. */
-const readerOf = (response: HttpClientResponse.HttpClientResponse): Reader | undefined => {
-  const web = HttpClientResponse.toWeb(response)
-  return Option.isSome(web) ? web.value.body?.getReader() : Stream.toReadableStream(response.stream).getReader()
-}
+const get: Method = { name: "GET", "~effect-lifeline/Reconnect": identity }
 
-const cancel = (reader: Reader | undefined): void => {
-  reader?.cancel().catch(() => {})
+/**
+ * A POST with a body. It is sent once and never again, however it ends, unless it is declared `idempotent`: when the answer
+ * ends, so does the stream, and what would be tried again is `Refused`. The body of one that is must be one that can be
+ * sent more than once.
+ *
+ * **Example** (A POST that may be sent again)
+ *
+ * ```ts
+ * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as HttpBody from "effect/http/HttpBody"
+ * import * as Redacted from "effect/Redacted"
+ *
+ * export const answers = (key: Redacted.Redacted) =>
+ *   EventSource.stream("https://search.example/api/follow", {
+ *     method: EventSource.post(HttpBody.jsonUnsafe({ query: "up" }), { idempotent: true }),
+ *     headers: { "x-api-key": key },
+ *     idleTimeout: "2 minutes"
+ *   })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const post = (
+  body?: HttpBody.HttpBody,
+  options?: { readonly idempotent?: boolean | undefined }
+): Method => ({
+  name: "POST",
+  body,
+  "~effect-lifeline/Reconnect": options?.idempotent === true ? identity : once
+})
+
+/** What would be tried again must not be where that would send a POST twice. */
+const once = <R>(transport: Transport<R>, at: Attempted): Transport<R> => {
+  const stop = new Reconnect.Stop(at)
+  const final = (error: Reconnect.Failure): Reconnect.Failure =>
+    error._tag === "Transient"
+      ? Classify.unsupported({
+        ...at,
+        detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
+        cause: error
+      })
+      : error
+  return (dial) =>
+    dial.generation > 1 ? Effect.fail(stop) : Effect.mapBoth(transport(dial), {
+      onFailure: final,
+      onSuccess: (stream) => Stream.concat(Stream.mapError(stream, final), Stream.fail(stop))
+    })
 }
 
 /**
@@ -230,172 +257,150 @@ export const connect = <R = never>(
   url: string | URL,
   options: ConnectOptions<R> = {}
 ): Reconnect.Connect<Event, string, HttpClient.HttpClient | Scope.Scope | R> => {
-  const { headers: given = {}, isGap, maxEventSize = 10 * 1024 * 1024, method = "GET" } = options
-  const { table = options.strict === true ? Classify.httpEventStreamStrict : Classify.httpEventStream } = options
+  const { headers: given = {}, isGap, maxEventSize = 10_485_760, method = get, tracePropagation = false } = options
+  const table: Table = options.table ?? Classify.httpEventStream
   const at = atOf(url, options)
-  const within = Duration.fromInputUnsafe(options.connectTimeout ?? defaultTimeout)
-  const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
 
   const invalid = (path: string, message: string) => Classify.invalidRequest({ ...at, issues: [{ path, message }] })
 
+  /** The body of an answer that is an event stream. */
   const open = Effect.fnUntraced(function*(cursor: string | undefined) {
     const client = yield* HttpClient.HttpClient
     const place = URL.parse(url)
-    if (place !== null && (!/^https?:$/.test(place.protocol) || place.username !== "" || place.password !== "")) {
-      return yield* invalid("url", "must be an http or https URL without user name and password")
+    if (place !== null && !/^https?:\/\/[^@/]+\//.test(place.href)) {
+      return yield* invalid("url", "must be http or https, without user name and password")
     }
     const headers: Record<string, string | undefined> = {}
     for (const [name, secret] of Object.entries(Effect.isEffect(given) ? yield* given : given)) {
       const value = Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
-      if (value !== undefined && (!token.test(name) || !sendable.test(value))) {
-        return yield* invalid(`options.headers.${name}`, "holds characters that a header cannot carry")
+      if (value !== undefined && !sendable.test(`${name}:${value}`)) {
+        return yield* invalid(`options.headers.${name}`, "holds what no header can carry")
       }
       headers[name] = value
     }
-    let request = HttpClientRequest.make(method)(url, {
-      headers: { ...headers, accept: "text/event-stream", "last-event-id": cursor },
-      body: options.body
-    })
+    const own = { accept: "text/event-stream", "last-event-id": cursor }
+    const request = HttpClientRequest.make(method.name)(url, { headers: { ...headers, ...own }, body: method.body })
+
     let redirect: RequestRedirect = "manual"
-    for (let n = 0;; n++) {
-      // What the client does to a request (a base URL, a credential) is done once, not again for each redirect.
-      const prepared = Effect.tap(n === 0 ? client.preprocess(request) : Effect.succeed(request), (prepared) => {
-        request = prepared
-        return setFetchOptions({ cache: "no-store", redirect })
-      })
-      const answered = Effect.catch(client.postprocess(prepared), (error) =>
-        error.reason._tag === "StatusCodeError"
-          ? Effect.succeed(error.reason.response)
-          : Effect.fail(Classify.fromClientError(table, error, { ...at, now: 0 })))
-      const [response, reader] = yield* Effect.acquireRelease(
-        Effect.map(answered, (response) => [response, readerOf(response)] as const),
-        ([, reader]) => Effect.sync(() => cancel(reader)),
-        { interruptible: true }
-      )
-      const { headers, status } = response
-      const { "content-encoding": encoding = "identity", "content-type": type = "", location } = headers
-      // Fetch decodes what it knows, and leaves the header; other clients hand the body over as it is.
-      const isEncoded = encoding !== "identity" &&
-        (Option.isNone(HttpClientResponse.toWeb(response)) || !fetchDecodes.test(encoding))
-      if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
-      cancel(reader)
-      if (status === 0 && method === "GET" && redirect === "manual") {
-        // Browsers do not show where a redirect leads: there the platform follows it.
-        redirect = "follow"
-      } else if (status === 0 || (status >= 300 && status < 400)) {
-        const to = [301, 302, 303, 307, 308].includes(status) && location ? URL.parse(location, response.url) : null
-        if (to === null || n === maxRedirects) {
-          return yield* Classify.malformedResponse({ ...at, status, detail: "a redirect that leads nowhere" })
-        }
-        request = redirected(request, status, response.url, to)
-      } else if (status === 200 && !Classify.isHtml(headers)) {
-        const is = type === "" ? "no content type" : `the content type ${type.replace(/[\s;].*$/s, "").slice(0, 100)}`
-        return yield* Classify.malformedResponse({
-          ...at,
-          status,
-          detail: isEncoded
-            ? "it is encoded, which this HTTP client does not undo; the one over fetch undoes gzip, deflate and br"
-            : `${is}, not text/event-stream`
-        })
-      } else {
-        return yield* Classify.fromStatus(table, response, { ...at, now: yield* Clock.currentTimeMillis })
-      }
+    let origin: string | undefined
+    let isElsewhere = false
+    const hop = HttpClient.makeWith((request) =>
+      Effect.flatMap(request, (request) => {
+        const to = URL.parse(request.url)?.origin ?? ""
+        origin ??= to
+        isElsewhere ||= to !== origin
+        // What the caller or the client adds to a request goes to no other origin, and not back from one.
+        return Effect.as(
+          setFetchOptions({ cache: "no-store", redirect }),
+          isElsewhere
+            ? HttpClientRequest.make(request.method as HttpMethod)(request.url, { headers: own, body: request.body })
+            : request
+        )
+      }).pipe(
+        client.postprocess,
+        Effect.catchReason("HttpClientError", "StatusCodeError", ({ response }) => Effect.succeed(response))
+      ), client.preprocess)
+    const answer = Effect.mapError(
+      HttpClient.followRedirects(hop, maxRedirects).execute(request),
+      (error) => Classify.fromClientError(table, error, { ...at, now: 0 })
+    )
+    let response = yield* answer
+    if (response.status === 0 && method === get) {
+      // Browsers do not show where a redirect leads: there the platform follows it.
+      redirect = "follow"
+      response = yield* answer
     }
+
+    const web = HttpClientResponse.toWeb(response)
+    const body = Option.isSome(web) ? web.value.body : Stream.toReadableStream(response.stream)
+    const reader = body?.getReader()
+    yield* Effect.addFinalizer(() => cancel(reader))
+
+    const { status } = response
+    const { "content-encoding": encoding = "identity", "content-type": type = "" } = response.headers
+    const isEncoded = encoding !== "identity" && (Option.isNone(web) || !fetchDecodes.test(encoding))
+    if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
+    const detail = status === 200
+      ? `the content type is ${
+        showText(type) || "missing"
+      }; text/event-stream is due, in an encoding that this client undoes`
+      : status === 0 || (status >= 300 && status < 400)
+      ? "a redirect that leads nowhere"
+      : undefined
+    return yield* Classify.fromStatus(table, response, { ...at, detail, now: yield* Clock.currentTimeMillis })
   })
 
   const transport = Effect.fnUntraced(function*({ cursor }: Reconnect.Dial<string>) {
     const clock = yield* Clock.Clock
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-    let items: Array<Item> = []
-    const header = cursor === undefined || cursor === "" ? undefined : headerOf(cursor)
-    if (header === undefined && cursor) items.push({ notice: "Gap" })
-    const reader = yield* open(header).pipe(
-      Effect.timeoutOrElse({
-        duration: within,
-        orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
-      }),
-      Effect.provideService(HttpClient.TracerPropagationEnabled, options.tracePropagation === true)
+    const items: Array<Item> = []
+    let header = cursor && headerOf(cursor)
+    if (header && !sendable.test(`a:${header}`)) {
+      header = undefined
+      items.push({ notice: "Gap" })
+    }
+    const reader = yield* open(header || undefined).pipe(
+      deadline(() => at, options.connectTimeout ?? 10_000),
+      Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
 
     const parse = Sse.make({
       maxEventSize,
       lastEventId: cursor,
-      event: (name, data, id) => {
-        const event: Event = { _tag: "Event", event: name, data, id }
-        if (isGap?.(event) !== true) items.push({ value: event, cursor: id })
-        else {
-          items.push({ notice: "Gap" })
-          if (id !== undefined) items.push({ notice: "Cursor", cursor: id })
-        }
+      event: (event, data, id) => {
+        const value: Event = { _tag: "Event", event, data, id }
+        items.push(isGap?.(value) === true ? { notice: "Gap", cursor: id } : { value, cursor: id })
       },
       id: (cursor) => items.push({ notice: "Cursor", cursor }),
       retry: (base) => items.push({ notice: "Retry", base })
     })
 
-    // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how
-    // long the read that is waiting has been waiting. What nobody reads is not silent.
-    let since = 0
-    let waiting: ((result: Effect.Effect<Uint8Array | undefined, Transient>) => void) | undefined
+    /** Since when a read is waited for. What nobody reads is not silent. */
+    let since = Infinity
     /** A read whose reader was interrupted goes on: its bytes are for the next one. */
-    let reading: ReturnType<Reader["read"]> | undefined
-    const read = Effect.callback<Uint8Array | undefined, Transient>((resume) => {
-      since = now()
-      waiting = resume
-      reading ??= reader?.read() ?? Promise.resolve({ done: true, value: undefined })
-      reading.then(
-        ({ value }) => resume(Effect.succeed(value)),
-        (cause) => resume(Effect.fail(Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })))
-      )
-      return Effect.sync(() => {
-        waiting = undefined
-      })
-    })
-    const watch: Effect.Effect<void> = Effect.suspend(() => {
-      const left = Duration.toMillis(idleTimeout) - (waiting === undefined ? 0 : now() - since)
+    let reading: Promise<{ readonly value?: Uint8Array | undefined } | undefined> | undefined
+    const read = Effect.tryPromise({
+      try: async () => {
+        since = now()
+        return reading ??= reader?.read()
+      },
+      catch: (cause) => Classify.unreachable({ ...at, detail: Classify.codeOf(cause), cause })
+    }).pipe(Effect.ensuring(Effect.sync(() => {
+      since = Infinity
+    })))
+
+    // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how long
+    // the present one takes, and ends the body, which ends the read.
+    const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
+    let isSilent = false
+    const watch: Effect.Effect<unknown> = Effect.suspend(() => {
+      const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
       if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
-      waiting?.(Effect.fail(Classify.timedOut({ ...at, after: idleTimeout })))
-      return Effect.void
+      isSilent = true
+      return cancel(reader)
     })
+    yield* Effect.forkScoped(watch)
 
     let isWhole = true
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
-      if (isArrayNonEmpty(items)) {
-        const found = items
-        items = []
-        return Effect.succeed(found)
-      }
+      const found = items.splice(0)
+      if (isArrayNonEmpty(found)) return Effect.succeed(found)
       if (!isWhole) {
         const cause = new EventTooLarge({ maxEventSize })
-        return Effect.fail(Classify.malformedResponse({ ...at, detail: cause.message, cause }))
+        return Effect.fail(Classify.malformedResponse({ ...at, detail: `maxEventSize: ${cause.message}`, cause }))
       }
-      return Effect.flatMap(read, (chunk) => {
-        waiting = reading = undefined
-        if (chunk === undefined) return Cause.done()
-        isWhole = parse(chunk)
+      return Effect.flatMap(read, (result) => {
+        reading = undefined
+        if (isSilent) return Effect.fail(Classify.timedOut({ ...at, after: idleTimeout }))
+        if (result?.value === undefined) return Cause.done()
+        isWhole = parse(result.value)
         return pull
       })
     })
-    yield* Effect.forkScoped(watch)
     return Stream.fromPull(Effect.succeed(pull))
   })
 
-  if (method === "GET" || options.idempotent === true) return transport
-
-  /** What would be tried again must not be where that would send a POST twice. */
-  const final = (error: Reconnect.Failure): Reconnect.Failure =>
-    error._tag === "Transient"
-      ? Classify.unsupported({
-        ...at,
-        detail: `${error.reason.message}; a POST is not sent again unless it is declared idempotent`,
-        cause: error
-      })
-      : error
-  const stop = new Reconnect.Stop(at)
-  return (dial) =>
-    dial.generation > 1 ? Effect.fail(stop) : Effect.mapBoth(transport(dial), {
-      onFailure: final,
-      onSuccess: (stream) => Stream.concat(Stream.mapError(stream, final), Stream.fail(stop))
-    })
+  return method["~effect-lifeline/Reconnect"](transport, at)
 }
 
 /**
@@ -408,28 +413,24 @@ export interface Options<out R = never>
   extends ConnectOptions<R>, Omit<Reconnect.Options<string>, "at" | "openTimeout">
 {
   /** The waits between two connections. A `retry` of the server replaces its base, inside 250 ms to 60 s. @default `Backoff.streams` */
-  readonly policy?: Backoff.Policy | undefined
+  readonly policy?: Backoff.Unbounded | Reconnect.Bounded | undefined
 }
 
 /**
  * Events, over as many connections as it takes: see {@link Reconnect.stream}. It resumes with the id of the last event that
  * was handed over; where the server cannot (see `isGap`), a {@link Reconnect.Gap} says so.
  *
- * **Example** (A POST that may be sent again, and a server that knows better when to come back)
+ * **Example** (With an idle deadline of its own, and a few attempts)
  *
  * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
  * import * as EventSource from "effect-lifeline/EventSource"
- * import * as HttpBody from "effect/http/HttpBody"
- * import * as Redacted from "effect/Redacted"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
  *
- * export const answers = (key: Redacted.Redacted) =>
- *   EventSource.stream("https://search.example/api/follow", {
- *     method: "POST",
- *     body: HttpBody.jsonUnsafe({ query: "up" }),
- *     idempotent: true,
- *     headers: { "x-api-key": key },
- *     idleTimeout: "2 minutes"
- *   })
+ * export const prices = EventSource.stream("https://feed.example/prices", {
+ *   idleTimeout: "2 minutes",
+ *   policy: Reconnect.bounded(Backoff.synchronous)
+ * })
  * ```
  *
  * @category constructors
@@ -460,14 +461,10 @@ export function stream<R = never>(
   HttpClient.HttpClient | Exclude<R, Scope.Scope>
 > {
   // The deadline of an attempt is the transport's: it knows what a POST that got no answer means.
-  const openTimeout = Duration.sum(
-    Duration.fromInputUnsafe(options.connectTimeout ?? defaultTimeout),
-    Duration.seconds(1)
-  )
-  return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout })
+  return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout: Infinity })
 }
 
-const atOf = (url: string | URL, { method = "GET", operation = "subscribe" }: ConnectOptions<unknown>): Attempted => ({
+const atOf = (url: string | URL, { method = get, operation = "subscribe" }: ConnectOptions<unknown>): Attempted => ({
   operation,
-  target: `${method} ${showText(String(url))}`
+  target: `${method.name} ${showText(String(url))}`
 })

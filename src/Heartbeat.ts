@@ -338,7 +338,7 @@ const fail = (policy: Policy, state: State, next: Action, at: At, hint?: number)
   // What bounds the first registration only: whoever was registered once is not given up.
   const bounded = state.exhausted ? undefined : Backoff.step(backoff, state.backoff, failure)
   const exhausted = bounded === undefined
-  const outage = bounded ?? Backoff.step({ ...backoff, bound: "unbounded" }, state.backoff, failure) ?? state.backoff
+  const outage = bounded ?? Backoff.advance(backoff, state.backoff, failure)
   const outlasting: State = { ...failed, exhausted, backoff: outage }
   return exhausted && !policy.keepTrying ? idle(outlasting, "GivenUp", at) : due(outlasting, next, outage.wait, at)
 }

@@ -63,16 +63,21 @@ const told = (
 ): string => `${operation} (${target}) ${outcome}: ${reason.message}`
 
 /** What may be shown of an error: all but its cause. */
-const shown = <R>(error: Attempted & { readonly _tag: string; readonly message: string; readonly reason: R }) => ({
-  _tag: error._tag,
-  operation: error.operation,
-  target: error.target,
-  reason: error.reason,
-  message: error.message
-})
+const shown = (
+  { _tag, detail, message, operation, reason, target }: Attempted & {
+    readonly _tag: string
+    readonly message: string
+    readonly reason?: unknown
+    readonly detail?: string | undefined
+  }
+) => ({ _tag, operation, target, reason, detail, message })
 
 // The servers' sentences end here, ours goes on: without their full stop.
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
+
+const reachable = "check that it runs and can be reached"
+
+const elsewhere = "check that the URL does not lead to a proxy"
 
 const apart = (by: string | undefined): string => `${by === undefined ? "" : ` (${by})`}; give each a name of its own`
 
@@ -91,7 +96,7 @@ const wait = (retryAfter: Duration.Duration | undefined): string =>
  */
 export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly detail?: string | undefined }> {
   override get message() {
-    return `no usable answer${optional(this.detail)}; check that it runs and can be reached`
+    return `no usable answer${optional(this.detail)}; ${reachable}`
   }
 }
 
@@ -103,7 +108,7 @@ export class Unreachable extends Data.TaggedError("Unreachable")<{ readonly deta
  */
 export class TimedOut extends Data.TaggedError("TimedOut")<{ readonly after: Duration.Duration }> {
   override get message() {
-    return `no complete answer within ${Duration.format(this.after)}; check its load and the network`
+    return `no complete answer within ${Duration.format(this.after)}; ${reachable}`
   }
 }
 
@@ -419,7 +424,7 @@ export class Unsupported extends Data.TaggedError("Unsupported")<{ readonly deta
  */
 export class MalformedResponse extends Data.TaggedError("MalformedResponse")<{ readonly detail: string }> {
   override get message() {
-    return `not an answer of this protocol: ${this.detail}; check that the URL does not lead to a proxy`
+    return `not an answer of this protocol: ${this.detail}; ${elsewhere}`
   }
 }
 
@@ -466,8 +471,7 @@ export class Inconclusive extends Data.TaggedError("Inconclusive")<
     return `${this.operation} (${this.target}) ended for an unclear reason${optional(this.detail)}`
   }
   override toJSON() {
-    const { _tag, detail, message, operation, target } = this
-    return { _tag, operation, target, detail, message }
+    return shown(this)
   }
 }
 
@@ -500,10 +504,7 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    const s = this.attempts === 1 ? "" : "s"
-    return `gave up after ${this.attempts} attempt${s} in ${
-      Duration.format(this.elapsed)
-    }; the last: ${this.last.message}`
+    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}; the last: ${this.last.message}`
   }
 }
 
@@ -520,7 +521,7 @@ export class NoProgress extends Data.TaggedError("NoProgress")<
   override get message() {
     return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${
       this.last === undefined ? "" : `; the last one: ${this.last.message}`
-    }. Check that the URL leads to a server of this protocol, and what its log says`
+    }; ${elsewhere}`
   }
 }
 

@@ -47,7 +47,10 @@ import type * as KeyValueStore from "effect/persistence/KeyValueStore"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import * as Backoff from "./Backoff.ts"
+import type * as Backoff from "./Backoff.ts"
+import type { Limit } from "./internal/bounded.ts"
+import { limitOf } from "./internal/bounded.ts"
+import * as Store from "./internal/cursorStore.ts"
 import * as Engine from "./internal/reconnect.ts"
 import type {
   Attempted,
@@ -115,7 +118,7 @@ export interface Frame<out A, out Cursor = never> {
  * |---|---|
  * | `Cursor` | resume after this one from now on, e.g. an event that is an id and nothing else; progress, unless it says otherwise |
  * | `Retry` | the server set the first window of the backoff: held inside 250 ms to 60 s, kept until it sets another |
- * | `Gap` | events are lost, e.g. as the server cannot resume where it was asked to: the consumer gets a {@link Gap} |
+ * | `Gap` | events are lost, e.g. as the server cannot resume where it was asked to: the consumer gets a {@link Gap}; no progress, unless it says otherwise |
  *
  * @category models
  * @since 0.1.0
@@ -123,7 +126,7 @@ export interface Frame<out A, out Cursor = never> {
 export type Notice<Cursor = never> =
   | { readonly notice: "Cursor"; readonly cursor: Cursor; readonly progress?: boolean | undefined }
   | { readonly notice: "Retry"; readonly base: Duration.Input }
-  | { readonly notice: "Gap" }
+  | { readonly notice: "Gap"; readonly cursor?: Cursor | undefined; readonly progress?: boolean | undefined }
 
 /**
  * How a connection may fail, while it is made and while it is open. What comes from outside becomes one of these in
@@ -186,16 +189,52 @@ export type Status =
   }
 
 /**
- * Where a cursor is kept beyond the life of a stream. See {@link cursorStore}.
+ * Where a cursor is kept beyond the life of a stream: made by {@link cursorStore} or {@link makeCursorStore}.
  *
  * @category models
  * @since 0.1.0
  */
 export interface CursorStore<in out Cursor> {
-  /** `undefined`: none is kept. */
-  readonly load: Effect.Effect<Cursor | undefined, unknown>
-  readonly save: (cursor: Cursor) => Effect.Effect<void, unknown>
+  readonly "~effect-lifeline/Reconnect": Store.Through<Cursor>
 }
+
+/**
+ * A policy that gives up. See {@link bounded}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Bounded extends Backoff.Bounded {
+  readonly "~effect-lifeline/Reconnect": Limit
+}
+
+/**
+ * Lets a stream give up, with `Exhausted`, as a policy says: after so many attempts since there last was progress, or when
+ * the next one would be too late. The loss of a connection that worked is no attempt. A policy without a bound never gives
+ * up, here either.
+ *
+ * **Example** (Five attempts in a row)
+ *
+ * ```ts
+ * import * as Backoff from "effect-lifeline/Backoff"
+ * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ *
+ * export const events = EventSource.stream("http://pulse:9696/api/v1/events", {
+ *   policy: Reconnect.bounded(Backoff.synchronous)
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const bounded = (policy: Backoff.Policy): Bounded => ({
+  attempts: Infinity,
+  elapsed: Infinity,
+  ...policy,
+  bound: "bounded",
+  "~effect-lifeline/Reconnect": limitOf(policy)
+})
 
 /**
  * What a stream is made from, beside its transport and its policy. Everything has a default.
@@ -308,17 +347,45 @@ export const makeHandle: Effect.Effect<Handle> = Effect.map(
  * @category constructors
  * @since 0.1.0
  */
-export const cursorStore = (store: KeyValueStore.KeyValueStore, key: string): CursorStore<string> => ({
-  load: store.get(key),
-  save: (cursor) => store.set(key, cursor)
-})
+export const cursorStore = (store: KeyValueStore.KeyValueStore, key: string): CursorStore<string> =>
+  makeCursorStore({
+    load: store.get(key),
+    save: (cursor) => store.set(key, cursor)
+  })
+
+/**
+ * {@link cursorStore} for cursors of any kind, kept anywhere. Each access has 5 seconds. One that fails, or takes longer,
+ * is a warning in the log; where it was the reading, the stream begins with a {@link Gap}.
+ *
+ * **Example** (A number, in a table of one's own)
+ *
+ * ```ts
+ * import type * as Effect from "effect/Effect"
+ * import * as Reconnect from "effect-lifeline/Reconnect"
+ *
+ * declare const table: {
+ *   readonly read: Effect.Effect<number | undefined, Error>
+ *   readonly write: (position: number) => Effect.Effect<void, Error>
+ * }
+ *
+ * export const cursorStore = Reconnect.makeCursorStore({ load: table.read, save: table.write })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeCursorStore = <Cursor>(access: {
+  /** `undefined`: none is kept. */
+  readonly load: Effect.Effect<Cursor | undefined, unknown>
+  readonly save: (cursor: Cursor) => Effect.Effect<void, unknown>
+}): CursorStore<Cursor> => ({ "~effect-lifeline/Reconnect": Store.through(access) })
 
 /**
  * The stream: connects when it is first read, and again whenever a connection ends, until it is told to stop, is refused, or
  * has no progress. Each run is a stream of its own, with connections of its own.
  *
- * The policy leaves its mark in the error type: without a bound `Transient` is gone, with one it is `Exhausted`. A policy of
- * which the type does not say whether it is bounded counts as bounded.
+ * The policy leaves its mark in the error type: without a bound `Transient` is gone, with one ({@link bounded}) it is
+ * `Exhausted`.
  *
  * **Example** (What is left in the type)
  *
@@ -333,7 +400,7 @@ export const cursorStore = (store: KeyValueStore.KeyValueStore, key: string): Cu
  * export const events: Stream.Stream<number | Reconnect.Gap, AuthFailed | Refused | NoProgress> = Reconnect.stream(connect)
  *
  * export const bounded: Stream.Stream<number | Reconnect.Gap, AuthFailed | Refused | NoProgress | Exhausted> = Reconnect
- *   .stream(connect, { policy: Backoff.synchronous })
+ *   .stream(connect, { policy: Reconnect.bounded(Backoff.synchronous) })
  * ```
  *
  * @category constructors
@@ -345,12 +412,12 @@ export function stream<A, Cursor, R>(
 ): Stream.Stream<A | Gap, AuthFailed | Refused | NoProgress, Exclude<R, Scope.Scope>>
 export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Policy | undefined }
+  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined }
 ): Stream.Stream<A | Gap, AuthFailed | Refused | NoProgress | Exhausted, Exclude<R, Scope.Scope>>
 export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Policy | undefined } = {}
+  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined } = {}
 ): Stream.Stream<A | Gap, Engine.Ends, Exclude<R, Scope.Scope>> {
-  const { handle, policy = Backoff.streams } = options
-  return Engine.make(connect, { ...options, policy }, handle?.["~effect-lifeline/Reconnect"])
+  const make: Store.Through<Cursor> = options.cursorStore?.["~effect-lifeline/Reconnect"] ?? Engine.make
+  return make(connect, options)
 }

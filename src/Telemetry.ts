@@ -16,7 +16,8 @@
  * | `CheckIn.run` | one per check-in, attribute `adapter` |
  * | `Reconnect.dial` | one per attempt of a stream to connect, kind `client`, attributes `operation`, `target`, `attempt`, `generation` |
  *
- * Spans are made where the program has a tracer.
+ * Spans are made where the program has a tracer. The metrics and the span of streams are there where the program provides
+ * {@link layerStreams}: who does not look at them does not carry them.
  *
  * Log lines carry the annotations `package` (`effect-lifeline`), `adapter`, `service` and `type`. There is one line each
  * when a lease is lost or begins to fail (warning), at every fifth failure in a row (warning), when it recovered (info),
@@ -37,7 +38,14 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import { DialObserver } from "./internal/dialObserver.ts"
+import { traced } from "./internal/traced.ts"
 
 /**
  * Calls to a registry.
@@ -120,3 +128,52 @@ export const spans = {
   Deregister: "Lifeline.deregister",
   CheckIn: "CheckIn.run"
 } as const
+
+/** `undefined`: whoever read the stream left, which is no outcome. */
+const outcomeOf = (exit: Exit.Exit<unknown, { readonly _tag: string }>): string | undefined => {
+  if (Exit.isSuccess(exit)) return "ok"
+  if (Cause.hasInterruptsOnly(exit.cause)) return undefined
+  return Option.match(Cause.findErrorOption(exit.cause), { onNone: () => "Defect", onSome: ({ _tag }) => _tag })
+}
+
+const observe: DialObserver = ({ operation, target }, { attempt, generation }) => (dialling) => {
+  const present = Metric.withAttributes(openStreams, { operation })
+  return dialling.pipe(
+    traced(dialSpan, { operation, target, attempt, generation }),
+    Effect.onExit((exit) => {
+      const outcome = outcomeOf(exit)
+      return outcome === undefined
+        ? Effect.void
+        : Metric.update(Metric.withAttributes(dials, { operation, outcome }), 1)
+    }),
+    Effect.tap(() => Effect.acquireRelease(Metric.modify(present, 1), () => Metric.modify(present, -1))),
+    Effect.map(
+      Effect.tapError(({ _tag }) =>
+        _tag === "Stop" ? Effect.void : Metric.update(Metric.withAttributes(losses, { operation }), 1)
+      )
+    )
+  )
+}
+
+/**
+ * The metrics and the span of streams, for whatever is run with it: `Reconnect`, `EventSource`, `WebSocket`, `Listener`,
+ * `ControlChannel`, and the changes of a `Directory`.
+ *
+ * **Example** (At the top of a program)
+ *
+ * ```ts
+ * import * as EventSource from "effect-lifeline/EventSource"
+ * import * as Telemetry from "effect-lifeline/Telemetry"
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ *
+ * export const main = EventSource.stream("http://pulse:9696/api/v1/events").pipe(
+ *   Stream.runForEach((event) => Effect.log(event)),
+ *   Effect.provide(Telemetry.layerStreams)
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerStreams: Layer.Layer<never> = Layer.succeed(DialObserver, observe)

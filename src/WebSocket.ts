@@ -60,6 +60,7 @@ import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import * as Watch from "./internal/liveness.ts"
 import * as Outbox from "./internal/outbox.ts"
+import { deadline } from "./internal/reconnect.ts"
 import { showText } from "./internal/url.ts"
 import {
   type Attempted,
@@ -127,7 +128,25 @@ export interface PerDial<in Cursor, out A, out R = never> {
     at: Attempted,
     name: string
   ) => Effect.Effect<A, Reconnect.Failure, R>
+  readonly "~effect-lifeline/WebSocket": typeof reveal
 }
+
+/** What of a credential is sent, and what of that must not come back in an error. */
+interface Revealed {
+  readonly headers: { readonly [name: string]: string }
+  readonly protocols: ReadonlyArray<string>
+  readonly first?: Message | undefined
+  readonly secrets: ReadonlyArray<Redacted.Redacted>
+}
+
+const reveal = ({ first, headers = {}, protocols = [] }: Credential): Revealed => ({
+  headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, plain(value)])),
+  protocols: protocols.map(plain),
+  first: first === undefined ? undefined : plain(first),
+  secrets: [...Object.values(headers), ...protocols, first].filter((value) => Redacted.isRedacted(value))
+})
+
+const nothing: Revealed = { headers: {}, protocols: [], secrets: [] }
 
 /**
  * A URL or a credential that is asked for anew for each connection. What it fails with, unless it is an error of the algebra,
@@ -162,7 +181,8 @@ export const perDial = <A, R = never, Cursor = unknown>(
     return Exit.isSuccess(exit)
       ? exit.value
       : yield* Effect.fail(toFailure(exit.cause, at, `${name} could not be had`))
-  })
+  }),
+  "~effect-lifeline/WebSocket": reveal
 })
 
 /**
@@ -537,7 +557,7 @@ const unacceptable = ({ at, headers, protocols }: Handshake, name: string): Refu
   Object.keys(headers).length > 0
     ? Classify.unsupported({
       ...at,
-      detail: `no headers with this WebSocket (${name}); use the URL, a subprotocol or the first frame`
+      detail: `no headers with this WebSocket (${name}); use the URL or a subprotocol`
     })
     : Classify.invalidRequest({
       ...at,
@@ -596,7 +616,7 @@ const fetched = (fetch: (url: string, init: RequestInit) => Promise<Upgraded>): 
         Classify.fromStatus(Classify.http, {
           status: response.status,
           headers: Object.fromEntries(response.headers)
-        }, at)
+        }, { ...at, location: response.headers.get("location") ?? undefined })
       )
     }
     const wire = yield* attach(socket, events)
@@ -778,8 +798,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
 ): (dial: Reconnect.Dial<Cursor>) => Effect.Effect<Connection<Kinds[K]>, Reconnect.Failure, R | Scope.Scope> => {
   const { closeCodes = Classify.webSocketSubscribed, frames = "text", maxMessage = 1024 * 1024, url } = options
   const { maxBacklog = 8 * 1024 * 1024 } = options
-  const connectWithin = Duration.fromInputUnsafe(options.connectWithin ?? defaultWithin)
-  const closeWithin = Duration.fromInputUnsafe(options.closeWithin ?? "3 seconds")
+  const { closeWithin = 3000 } = options
   return Effect.fnUntraced(function*(dial) {
     const scope = yield* Effect.scope
     const clock = yield* Clock.Clock
@@ -873,7 +892,7 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
           isPaused = true
           wire.flow.pause()
         } else {
-          const detail = `the consumer is behind by more than ${maxBacklog}`
+          const detail = `the reader is behind by more than ${maxBacklog}`
           reject(Classify.unreachable({ ...at("read"), detail }), tooMuch, "too slow")
         }
       },
@@ -927,17 +946,15 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
         }))
       }
       target = show(parsed)
-      const { first, headers = {}, protocols = [] } = options.credential === undefined
-        ? {}
-        : yield* options.credential.ask(dial, at("connect"), "the credential")
-      secrets = [
-        ...[...parsed.searchParams.values(), parsed.password].map((value) => Redacted.make(value)),
-        ...[...Object.values(headers), ...protocols, first].filter((value) => Redacted.isRedacted(value))
-      ] as ReadonlyArray<Redacted.Redacted>
+      const { credential } = options
+      const { first, headers, protocols, secrets: own } = credential === undefined
+        ? nothing
+        : credential["~effect-lifeline/WebSocket"](yield* credential.ask(dial, at("connect"), "the credential"))
+      secrets = [...own, ...[...parsed.searchParams.values(), parsed.password].map((value) => Redacted.make(value))]
       const handshake: Handshake = {
         url: parsed.href,
-        protocols: [...options.protocols ?? [], ...protocols.map(plain)],
-        headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, plain(value)])),
+        protocols: [...options.protocols ?? [], ...protocols],
+        headers,
         maxMessage,
         at: at("connect")
       }
@@ -952,15 +969,12 @@ export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never
       const protocol = yield* Deferred.await(opened)
       if (first !== undefined) {
         // It is `Closed` where we are the ones who leave.
-        yield* Effect.catchTag(handOver(plain(first)), "Closed", () => Effect.void)
+        yield* Effect.catchTag(handOver(first), "Closed", () => Effect.void)
       }
       return protocol
     })
 
-    const protocol = yield* Effect.timeoutOrElse(dialled, {
-      duration: connectWithin,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at("connect"), after: connectWithin }))
-    })
+    const protocol = yield* deadline(() => at("connect"), options.connectWithin ?? defaultWithin)(dialled)
 
     const { liveness = wire?.liveness } = options
     const watched = liveness === "none" ? undefined : liveness
@@ -1053,7 +1067,7 @@ export interface StreamOptions<in out Cursor = never, in out K extends keyof Kin
   extends ConnectOptions<Cursor, K, R>, Omit<Reconnect.Options<Cursor>, "at" | "openTimeout">
 {
   /** The waits between two connections. @default `Backoff.streams` */
-  readonly policy?: Backoff.Policy | undefined
+  readonly policy?: Backoff.Unbounded | Reconnect.Bounded | undefined
 }
 
 /**

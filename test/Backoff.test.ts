@@ -112,7 +112,7 @@ describe("make", () => {
       factor: 2,
       cap: 30_000,
       floor: 100,
-      jitter: "phase",
+      jitter: Backoff.jitter("phase"),
       resetAfter: 10_000,
       hint: { floor: 100, ceiling: 300_000 },
       bound: "unbounded"
@@ -134,9 +134,11 @@ describe("make", () => {
     ["an endless base", { base: "Infinity" }, { base: 2 ** 31 - 1, cap: 2 ** 31 - 1 }],
     ["a floor above the cap", { floor: "1 hour" }, { floor: 30_000 }],
     ["a negative floor", { floor: -1 }, { floor: 0 }],
-    ["a negative proportion", { jitter: { proportional: -1 } }, { jitter: { proportional: 0 } }],
-    ["a proportion above 1", { jitter: { proportional: 3 } }, { jitter: { proportional: 1 } }],
-    ["a proportion that is not a number", { jitter: { proportional: NaN } }, { jitter: { proportional: 0 } }],
+    ["a negative proportion", { jitter: { proportional: -1 } }, { jitter: Backoff.jitter({ proportional: 0 }) }],
+    ["a proportion above 1", { jitter: { proportional: 3 } }, { jitter: Backoff.jitter({ proportional: 1 }) }],
+    ["a proportion that is not a number", { jitter: { proportional: NaN } }, {
+      jitter: Backoff.jitter({ proportional: 0 })
+    }],
     ["no attempts", { attempts: 0 }, { bound: "bounded", attempts: 1 }],
     ["attempts that are not a number", { attempts: NaN }, { bound: "bounded", attempts: 1 }],
     ["a negative elapsed", { elapsed: -1 }, { bound: "bounded", elapsed: 0 }],
@@ -147,9 +149,10 @@ describe("make", () => {
     assert.deepInclude(Backoff.make(options), expected)
   })
 
-  it("is data: it survives JSON", () => {
+  it("is data: numbers, and a jitter that its name brings back", () => {
     const policy: Backoff.Policy = Backoff.make({ attempts: 4, elapsed: "1 minute", jitter: { proportional: 0.25 } })
-    assert.deepStrictEqual(JSON.parse(JSON.stringify(policy)), policy)
+    const read: Backoff.Policy = JSON.parse(JSON.stringify(policy))
+    assert.deepStrictEqual({ ...read, jitter: Backoff.jitter(read.jitter.name) }, policy)
   })
 })
 
@@ -171,7 +174,7 @@ describe("presets", () => {
     ["boreControl", Backoff.boreControl, [1, 2, 4, 8, 16, 32, 51.2, 51.2], { proportional: 0.25 }, Infinity]
   ])("%s", (_, policy, expected, jitter, attempts) => {
     assert.deepStrictEqual(windows(policy, expected.length), expected)
-    assert.deepStrictEqual(policy.jitter, jitter)
+    assert.deepStrictEqual(policy.jitter, Backoff.jitter(jitter))
     assert.strictEqual(policy.bound === "bounded" ? policy.attempts : Infinity, attempts)
   })
 
@@ -225,7 +228,8 @@ describe("window", () => {
     "is capped before any jitter, and never shrinks",
     { policy: Policies, n: whole(1, 2000) },
     ({ n, policy }) => {
-      const ratio = typeof policy.jitter === "object" ? policy.jitter.proportional : 0
+      const { name } = policy.jitter
+      const ratio = typeof name === "object" ? name.proportional : 0
       const width = Backoff.window(policy, n)
       assert.strictEqual(width, Math.min(policy.cap / (1 + ratio), policy.base * policy.factor ** (n - 1)))
       assert.isAtMost(width, policy.cap)
@@ -248,7 +252,8 @@ describe("step", () => {
     for (const { failures, phase, wait } of outage(policy, draws)) {
       const width = Backoff.window(policy, failures)
       const range = ((): readonly [number, number] => {
-        switch (policy.jitter) {
+        const { name } = policy.jitter
+        switch (name) {
           case "none":
             return [width, width]
           case "phase":
@@ -260,7 +265,7 @@ describe("step", () => {
           case "decorrelated":
             return [policy.base, Math.min(policy.cap, Math.max(policy.base, 3 * before))]
           default:
-            return [width * (1 - policy.jitter.proportional), width * (1 + policy.jitter.proportional)]
+            return [width * (1 - name.proportional), width * (1 + name.proportional)]
         }
       })()
       assert.isAtLeast(wait, Math.max(policy.floor, range[0]) * (1 - 1e-12))

@@ -35,7 +35,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   [
     transient(new LifelineError.TimedOut({ after: Duration.seconds(10) })),
     "no complete answer within 10s",
-    "check its load and the network"
+    "check that it runs and can be reached"
   ],
   [transient(new LifelineError.Throttled({})), "it asks for fewer requests", "failed for now"],
   [
@@ -92,23 +92,23 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),
-    "gave up after 7 attempts in 1m 34s; the last: ",
+    "gave up after attempt 7, in 1m 34s; the last: ",
     "check that it runs and can be reached"
   ],
   [
     new LifelineError.Exhausted({ attempts: 1, elapsed: Duration.zero, last: transient(unreachable) }),
-    "gave up after 1 attempt in 0",
+    "gave up after attempt 1, in 0",
     "check that it runs and can be reached"
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
     "10 connections in a row carried nothing; the last one",
-    "Check that the URL leads to a server of this protocol"
+    "check that the URL does not lead to a proxy"
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10 }),
-    "10 connections in a row carried nothing.",
-    "Check that the URL leads to a server of this protocol"
+    "10 connections in a row carried nothing;",
+    "check that the URL does not lead to a proxy"
   ]
 ]
 

@@ -270,7 +270,7 @@ describe("progress", () => {
 
   it.effect("staying open for a healthy period is, a moment less is not", () =>
     Effect.gen(function*() {
-      for (const [lives, ends] of [[9_999, true], [10_000, false]] as const) {
+      for (const [lives, ends] of [[9_999, true], [10_001, false]] as const) {
         const one = server({ lives, ending: inconclusive })
         const { done, fiber } = yield* watch(Reconnect.stream(one.connect))
         yield* TestClock.adjust("30 minutes")
@@ -293,7 +293,7 @@ describe("a bounded policy", () => {
   it.effect("gives up with the last failure", () =>
     Effect.gen(function*() {
       const one = server({ refuse: transient() })
-      const policy = Backoff.make({ attempts: 4, jitter: "none" })
+      const policy = Reconnect.bounded(Backoff.make({ attempts: 4, jitter: "none" }))
       const { fiber } = yield* watch(Reconnect.stream(one.connect, { policy }))
       yield* TestClock.adjust("1 minute")
       const error = errorOf(yield* Fiber.await(fiber))
@@ -308,7 +308,7 @@ describe("a bounded policy", () => {
   it.effect("also where connections merely end; each outage has all attempts", () =>
     Effect.gen(function*() {
       const one = server({ refuse: transient() }, { items: frames("1") }, { refuse: transient() }, {})
-      const policy = Backoff.make({ attempts: 3, jitter: "none" })
+      const policy = Reconnect.bounded(Backoff.make({ attempts: 3, jitter: "none" }))
       const { fiber } = yield* watch(Reconnect.stream(one.connect, { policy }))
       yield* TestClock.adjust("1 minute")
       const error = errorOf(yield* Fiber.await(fiber))
@@ -321,7 +321,9 @@ describe("a bounded policy", () => {
     Effect.gen(function*() {
       for (const limit of [{ attempts: 1 }, { elapsed: 500 }]) {
         const one = server({ items: frames("1") }, { refuse: transient() })
-        const { fiber } = yield* watch(Reconnect.stream(one.connect, { policy: Backoff.make(limit) }))
+        const { fiber } = yield* watch(
+          Reconnect.stream(one.connect, { policy: Reconnect.bounded(Backoff.make(limit)) })
+        )
         yield* TestClock.adjust("1 minute")
         assert.strictEqual(errorOf(yield* Fiber.await(fiber))?._tag, "Exhausted")
         assert.strictEqual(one.dials.length, 2)
@@ -330,7 +332,7 @@ describe("a bounded policy", () => {
 })
 
 describe("hints of the server", () => {
-  const waits = Effect.fnUntraced(function*(policy: Backoff.Policy, ...scripts: ReadonlyArray<Script>) {
+  const waits = Effect.fnUntraced(function*(policy: Backoff.Unbounded, ...scripts: ReadonlyArray<Script>) {
     const one = server(...scripts, quiet)
     const { fiber } = yield* watch(Reconnect.stream(one.connect, { policy }))
     yield* TestClock.adjust("1 hour")
@@ -442,10 +444,10 @@ describe("the cursor", () => {
     Effect.gen(function*() {
       const { lines, logged } = capture()
       const one = server({ items: frames("1", "2", "3"), apart: true, ending: "never" })
-      const cursorStore: Reconnect.CursorStore<string> = {
+      const cursorStore = Reconnect.makeCursorStore<string>({
         load: Effect.fail("no disk"),
         save: () => Effect.fail("no disk")
-      }
+      })
       const values = yield* logged(
         Stream.runCollect(Stream.take(Reconnect.stream(one.connect, { cursorStore, cursor: "0" }), 4))
       )
@@ -459,7 +461,9 @@ describe("the cursor", () => {
     Effect.gen(function*() {
       const one = server({ items: frames("1", "2"), apart: true, ending: "never" })
       const { fiber, values } = yield* watch(
-        Reconnect.stream(one.connect, { cursorStore: { load: Effect.never, save: () => Effect.never } })
+        Reconnect.stream(one.connect, {
+          cursorStore: Reconnect.makeCursorStore<string>({ load: Effect.never, save: () => Effect.never })
+        })
       )
       yield* TestClock.adjust("20 seconds")
       assert.deepStrictEqual(values, [gap(), "value 1", "value 2"])
@@ -491,7 +495,10 @@ describe("a gap", () => {
     { notice: "Gap" }
   ]
 
-  it.effect.each([undefined, { load: Effect.succeed(undefined), save: () => Effect.void }])(
+  it.effect.each([
+    undefined,
+    Reconnect.makeCursorStore<string>({ load: Effect.succeed(undefined), save: () => Effect.void })
+  ])(
     "is one where several come together with no event between them",
     (cursorStore) =>
       Effect.gen(function*() {
@@ -822,7 +829,7 @@ describe("hostile servers", () => {
     ["redirects for ever", { refuse: new Errors.Refused({ ...at, reason: new Errors.Unsupported({}) }) }],
     ["has the wrong content type", { refuse: malformed }]
   ]
-  const policies: ReadonlyArray<Backoff.Policy> = [
+  const policies: ReadonlyArray<Backoff.Unbounded> = [
     Backoff.streams,
     Backoff.hatchetStreams,
     Backoff.make({ base: 1, cap: 1, floor: 0, hintFloor: 0 }),
@@ -925,7 +932,7 @@ describe("whoever waits is answered, and nothing is left", () => {
       const net = yield* network
       net.silently(false)
       const one = server(quiet)
-      const never: Reconnect.CursorStore<string> = { load: Effect.never, save: () => Effect.never }
+      const never = Reconnect.makeCursorStore<string>({ load: Effect.never, save: () => Effect.never })
       for (const cursorStore of [undefined, never]) {
         const { fiber } = yield* net.provide(watch(Reconnect.stream(one.connect, { cursorStore })))
         yield* Fiber.interrupt(fiber)
@@ -941,7 +948,7 @@ describe("whoever waits is answered, and nothing is left", () => {
           dials++
           return Effect.never
         })
-      const policy = Backoff.make({ attempts: 2, jitter: "none" })
+      const policy = Reconnect.bounded(Backoff.make({ attempts: 2, jitter: "none" }))
       const { fiber } = yield* watch(Reconnect.stream(connect, { policy, openTimeout: "4 seconds" }))
       yield* TestClock.adjust("9 seconds")
       const error = errorOf(yield* Fiber.await(fiber))
@@ -951,7 +958,9 @@ describe("whoever waits is answered, and nothing is left", () => {
 
   it.effect("that deadline is 30 s unless told", () =>
     Effect.gen(function*() {
-      const { done } = yield* watch(Reconnect.stream(() => Effect.never, { policy: Backoff.make({ attempts: 1 }) }))
+      const { done } = yield* watch(
+        Reconnect.stream(() => Effect.never, { policy: Reconnect.bounded(Backoff.make({ attempts: 1 })) })
+      )
       yield* TestClock.adjust("29999 millis")
       assert.strictEqual(done(), false)
       yield* TestClock.adjust(1)

@@ -7,6 +7,7 @@ import * as Telemetry from "effect-lifeline/Telemetry"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { flow, identity } from "effect/Function"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -43,8 +44,11 @@ const scripted = (...lines: ReadonlyArray<Line>) => {
   return Reconnect.stream(connect, { at, policy: Backoff.make({ jitter: "none" }) })
 }
 
-/** A registry of its own for metrics, so that what other tests count does not count here. */
-const ownMetrics = Effect.provideServiceEffect(Metric.MetricRegistry, Effect.sync(() => new Map()))
+/** Measured, with a registry of its own for metrics, so that what other tests count does not count here. */
+const measured = flow(
+  Effect.provide(Telemetry.layerStreams),
+  Effect.provideServiceEffect(Metric.MetricRegistry, Effect.sync(() => new Map()))
+)
 
 const silent = Effect.provideService(References.MinimumLogLevel, "None")
 
@@ -81,7 +85,7 @@ describe("metrics of streams", () => {
       yield* Fiber.interruptAll(fibers)
       assert.strictEqual(yield* open, 0)
       assert.strictEqual(yield* losses, 2)
-    }).pipe(silent, ownMetrics))
+    }).pipe(silent, measured))
 
   it.effect.each<readonly [Line, string]>([
     [unauthorized, "AuthFailed"],
@@ -94,14 +98,14 @@ describe("metrics of streams", () => {
       assert.strictEqual(yield* dials("ok"), 0)
       assert.strictEqual(yield* losses, 0)
       assert.strictEqual(yield* open, 0)
-    }).pipe(silent, ownMetrics))
+    }).pipe(silent, measured))
 
   it.effect("a server that said to stop was not lost", () =>
     Effect.gen(function*() {
       const connect: Reconnect.Connect<string, string, never> = () => Effect.succeed(Stream.fail(stop))
       yield* Stream.runDrain(Reconnect.stream(connect, { at }))
       assert.deepStrictEqual([yield* dials("ok"), yield* losses, yield* open], [1, 0, 0])
-    }).pipe(silent, ownMetrics))
+    }).pipe(silent, measured))
 })
 
 describe("spans of streams", () => {
@@ -116,7 +120,11 @@ describe("spans of streams", () => {
           return generation === 1 ? Effect.fail(unavailable) : Effect.succeed(Stream.never)
         })
       const stream = Stream.runDrain(Reconnect.stream(connect, { at }))
-      const fiber = yield* Effect.forkChild(tracing ? Effect.provideService(stream, Tracer.Tracer, tracer) : stream)
+      const fiber = yield* stream.pipe(
+        Effect.provide(Telemetry.layerStreams),
+        tracing ? Effect.provideService(Tracer.Tracer, tracer) : identity,
+        Effect.forkChild
+      )
       yield* TestClock.adjust("1 minute")
       yield* Fiber.interrupt(fiber)
       return { spans, seen }

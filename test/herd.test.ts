@@ -79,7 +79,7 @@ describe.each([10_000, 100_000])(`heartbeats: %i lifelines, the real machine (se
   const policy = Heartbeat.make({ interval: "30 seconds" })
   const full = Heartbeat.make({
     interval: "30 seconds",
-    failing: { ...Backoff.heartbeat("30 seconds"), jitter: "full" }
+    failing: { ...Backoff.heartbeat("30 seconds"), jitter: Backoff.jitter("full") }
   })
   const cap = policy.failing.cap / 1000
   const request = 0.05

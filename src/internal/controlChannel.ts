@@ -22,7 +22,7 @@ import type { ControlChannel, Event, Failure, Options, Status } from "../Control
 import type { FrameError } from "../Framing.ts"
 import type { Attempted, Inconclusive, Transient } from "../LifelineError.ts"
 import { Closed, Shutdown, Stop } from "../LifelineError.ts"
-import type * as Reconnect from "../Reconnect.ts"
+import * as Reconnect from "../Reconnect.ts"
 import * as Wire from "./controlWire.ts"
 import * as EventFeed from "./eventFeed.ts"
 import * as Outbox from "./outbox.ts"
@@ -235,7 +235,7 @@ export const make = Effect.fnUntraced(function*<In, Out, Session, R, E extends E
 
   const stream = Engine.make(transport, {
     at,
-    policy: reconnect === false ? Backoff.boreControl : reconnect,
+    policy: reconnect === false ? Backoff.boreControl : Reconnect.bounded(reconnect),
     noProgressLimit: options.noProgressLimit,
     healthyAfter: options.healthyAfter,
     // That of the transport comes first.

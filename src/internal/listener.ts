@@ -21,7 +21,6 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -33,10 +32,11 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Backoff from "../Backoff.ts"
 import * as Classify from "../Classify.ts"
-import type { Exhausted, Refused, Transient } from "../LifelineError.ts"
+import type { Exhausted, Refused } from "../LifelineError.ts"
 import { Closed, Inconclusive, Shutdown, Stop } from "../LifelineError.ts"
 import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } from "../Listener.ts"
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
+import { exhausted } from "./bounded.ts"
 import * as Queue from "./listenerQueue.ts"
 import type { Overflow } from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
@@ -62,8 +62,6 @@ interface Generation<Out> {
   jobs: Array<Job<Out>>
   /** How many of them were begun. */
   begun: number
-  /** When the present one was. */
-  since: number
   /** The writer waits for work. */
   work?: Deferred.Deferred<void> | undefined
   /** Completed by the first message, and by the end. */
@@ -116,11 +114,10 @@ class Handle<In> implements Subscription<In> {
   }
 }
 
-const limitsOf = (buffer: Buffer | undefined, otherwise: Queue.Limits): Queue.Limits =>
-  buffer === undefined ? otherwise : {
-    capacity: buffer.capacity ?? otherwise.capacity,
-    overflow: buffer.overflow ?? otherwise.overflow
-  }
+const limitsOf = (
+  { capacity, overflow }: Buffer = {},
+  otherwise: Queue.Limits
+): Queue.Limits => ({ capacity: capacity ?? otherwise.capacity, overflow: overflow ?? otherwise.overflow })
 
 /** How long the waits of a policy may take together. Timers are late now and then: that must not cost an attempt. */
 const patienceOf = (policy: Backoff.Bounded): number => {
@@ -138,7 +135,6 @@ export const make = <K extends Key, In, Out, R>(
     const { at = { operation: "listen", target: "listener" }, route, unsubscribe } = options
     const { policy = Backoff.streams, synchronous = Backoff.synchronous } = options
     const patience = patienceOf(synchronous)
-    const sendWithin = Duration.toMillis(options.sendTimeout ?? "10 seconds")
     const limits = limitsOf(options.buffer, { capacity: 1024, overflow: "fail" })
 
     const context = yield* Effect.context<Dependencies>()
@@ -256,41 +252,27 @@ export const make = <K extends Key, In, Out, R>(
       return job
     }
 
-    /** Fails when the present message takes too long. One for a burst of them: most are sent at once. */
-    const watch = (generation: Generation<Out>): Effect.Effect<never, Transient> =>
-      Effect.suspend(() => {
-        const rest = generation.since + sendWithin - now()
-        return rest > 0
-          ? Effect.andThen(Effect.sleep(Math.ceil(rest)), watch(generation))
-          : Effect.fail(Classify.timedOut({ ...at, after: Duration.millis(sendWithin) }))
-      })
-
-    const watched = <E>(
-      generation: Generation<Out>,
-      burst: Effect.Effect<void, E>
-    ): Effect.Effect<void, E | Transient> =>
-      Effect.suspend(() => {
-        generation.since = now()
-        return Effect.raceFirst(burst, watch(generation))
-      })
-
-    const send = (generation: Generation<Out>, connection: Connection<In, Out>, message: Out) => {
-      generation.since = now()
-      return connection.send(message)
-    }
+    const send = (connection: Connection<In, Out>, message: Out) =>
+      Engine.deadline(() => at, options.sendTimeout ?? 10_000)(connection.send(message))
 
     const unclear = (detail: string): Inconclusive => new Inconclusive({ ...at, detail })
 
     const toFailure = (error: Failure | Overflow | Closed): Failure =>
       error._tag === "Overflow" || error._tag === "Closed" ? unclear(error.message) : error
 
-    const burst = Effect.fnUntraced(
-      function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<void, Failure> {
+    const write = Effect.fnUntraced(
+      function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<never, Failure> {
         for (;;) {
           const job = generation.jobs[generation.begun]
-          if (job === undefined) break
+          if (job === undefined) {
+            generation.jobs = []
+            generation.begun = 0
+            yield* Deferred.await(generation.work = Deferred.makeUnsafe<void>())
+            generation.work = undefined
+            continue
+          }
           generation.begun++
-          const isSent = job.isWanted() && (yield* send(generation, connection, job.message).pipe(
+          const isSent = job.isWanted() && (yield* send(connection, job.message).pipe(
             Effect.as(true),
             Effect.catch((error) => {
               if (error._tag !== "Overflow") return Effect.fail(toFailure(error))
@@ -302,19 +284,6 @@ export const make = <K extends Key, In, Out, R>(
           if (generation.begun < 1024) continue
           generation.jobs.splice(0, generation.begun)
           generation.begun = 0
-        }
-        generation.jobs = []
-        generation.begun = 0
-      }
-    )
-
-    const write = Effect.fnUntraced(
-      function*(generation: Generation<Out>, connection: Connection<In, Out>): Effect.fn.Return<never, Failure> {
-        for (;;) {
-          if (generation.jobs.length > 0) yield* watched(generation, burst(generation, connection))
-          const work = generation.work = Deferred.makeUnsafe<void>()
-          if (generation.jobs.length === 0) yield* Deferred.await(work)
-          generation.work = undefined
         }
       }
     )
@@ -329,7 +298,7 @@ export const make = <K extends Key, In, Out, R>(
         for (const [key, entry] of run.entries) {
           entry.on = generation.number
           for (const registration of entry.registrations) registration.on = generation.number
-          yield* Effect.mapError(send(generation, connection, options.subscribe(key as K)), toFailure)
+          yield* Effect.mapError(send(connection, options.subscribe(key as K)), toFailure)
         }
       }
     )
@@ -386,7 +355,6 @@ export const make = <K extends Key, In, Out, R>(
         number: ++generations,
         jobs: [],
         begun: 0,
-        since: 0,
         stirred: Deferred.makeUnsafe(),
         hasSpoken: false,
         gone: Deferred.makeUnsafe()
@@ -396,7 +364,7 @@ export const make = <K extends Key, In, Out, R>(
       // Before anything is sent: a server that answers must not have to wait for us to listen.
       yield* Effect.forkIn(read(run, generation, connection), scope, { startImmediately: true })
       yield* Effect.raceFirst(
-        watched(generation, replay(run, generation, connection)),
+        replay(run, generation, connection),
         Deferred.await(generation.gone)
       )
       if (generation.ended === undefined) {
@@ -501,7 +469,7 @@ export const make = <K extends Key, In, Out, R>(
           const attempts = run.failures - failures
           const isOver = rest <= 0 && generation === undefined && !run.isDialling
           if (attempts >= synchronous.attempts || isOver) {
-            return Effect.fail(Engine.exhausted(at, attempts, elapsed, run.last))
+            return Effect.fail(exhausted(at, attempts, elapsed, run.last))
           }
           if (generation === undefined) {
             const changed = Deferred.await(run.changed)

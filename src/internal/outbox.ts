@@ -27,7 +27,7 @@ export class Overflow extends Data.TaggedError("Overflow")<
   }
 > {
   override get message() {
-    return `${this.operation} (${this.target}): ${this.dropped ? "made room for a newer message" : "no room"}: ` +
+    return `${this.operation} (${this.target}): ${this.dropped ? "made room" : "no room"}: ` +
       `${this.messages} messages, ${this.bytes} bytes not sent; raise its limits`
   }
 }

@@ -32,8 +32,6 @@ export interface Options extends Handlers {
 /** Takes the bytes piece by piece; `false`: something was too large, and nothing after it was read. */
 export type Parser = (bytes: Uint8Array) => boolean
 
-const bom = "\ufeff"
-
 export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): Parser => {
   let atStart = true
   /** The piece before ended with a CR: an LF that comes next belongs to it. */
@@ -47,35 +45,45 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
   let blockId = lastEventId
   let committedId = lastEventId
 
-  const dispatch = (): void => {
-    if (data !== undefined) event(type === "" ? "message" : type, data, blockId)
-    else if (blockId !== undefined && blockId !== committedId) id(blockId)
-    committedId = blockId
-    data = undefined
-    type = ""
-  }
-
-  const read = (line: string): void => {
+  /** Takes a whole line: `false` where it is too large. */
+  const read = (line: string): boolean => {
+    if (!fits(line)) return false
     const colon = line.indexOf(":")
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1)
-    const is = (field: string): boolean => line.startsWith(field) && field.length === (colon < 0 ? line.length : colon)
-    if (is("data")) data = data === undefined ? value : `${data}\n${value}`
-    else if (is("event")) type = value
-    else if (is("id")) {
-      if (!value.includes("\0")) blockId = value
-    } else if (is("retry") && /^[0-9]+$/.test(value)) retry(Number(value))
+    switch (colon < 0 ? line : line.slice(0, colon)) {
+      case "data":
+        data = data === undefined ? value : `${data}\n${value}`
+        break
+      case "event":
+        type = value
+        break
+      case "id":
+        if (!value.includes("\0")) blockId = value
+        break
+      case "retry":
+        if (/^\d+$/.test(value)) retry(Number(value))
+        break
+      case "":
+        if (line !== "") break
+        if (data !== undefined) event(type || "message", data, blockId)
+        else if (blockId !== undefined && blockId !== committedId) id(blockId)
+        committedId = blockId
+        data = undefined
+        type = ""
+    }
+    return true
   }
 
-  const fits = (line: string): boolean => line.length + (data === undefined ? 0 : data.length) <= maxEventSize
+  const fits = (line: string): boolean => line.length + (data?.length ?? 0) <= maxEventSize
 
-  // One byte order mark is dropped, below: `ignoreBOM` keeps the decoder from dropping another. What is not UTF-8 becomes
+  // One byte order mark is dropped, below: not all decoders do it where the mark is cut in two. What is not UTF-8 becomes
   // U+FFFD.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
   return (bytes) => {
     let text = decoder.decode(bytes, { stream: true })
     if (text === "") return true
-    if (atStart ? text[0] === bom : afterCr && text[0] === "\n") text = text.slice(1)
+    if (text[0] === (atStart ? "\ufeff" : afterCr ? "\n" : "")) text = text.slice(1)
     atStart = false
     afterCr = text.endsWith("\r")
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n")
@@ -83,9 +91,7 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
     for (let end; (end = text.indexOf("\n", start)) >= 0; start = end + 1) {
       const line = rest + text.slice(start, end)
       rest = ""
-      if (!fits(line)) return false
-      if (line === "") dispatch()
-      else read(line)
+      if (!read(line)) return false
     }
     rest += text.slice(start)
     return fits(rest)

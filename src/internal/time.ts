@@ -3,8 +3,9 @@
  */
 import * as DateTime from "effect/DateTime"
 
-// Date parsers guess: "garbage 1" is a day of 2001 to V8. Only what starts like RFC 3339 or an HTTP date is handed over.
-const shape = /^(\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2,8}, .*GMT$)/
+// Date parsers guess: "garbage 1" is a day of 2001 to V8. Only what starts like RFC 3339 or ends like an HTTP date is handed
+// over.
+const shape = /^\d{4}-\d\d-\d\d[T ]|GMT$/
 
 /** Reads RFC 3339 and HTTP dates. Anything else, and Go's zero time, is `undefined`. */
 export const parseTime = (text: string | null | undefined): number | undefined => {

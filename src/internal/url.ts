@@ -6,6 +6,6 @@ export const showUrl = (text: string): string | undefined => {
   return url?.protocol === "http:" || url?.protocol === "https:" ? url.origin + url.pathname : undefined
 }
 
-/** The same for what may be no URL at all: everything up to the last @ could be a password. */
+/** The same for what may be no URL at all: everything up to the last @ could be a password, what follows a ; as well. */
 export const showText = (text: string): string =>
-  showUrl(text) ?? text.replace(/^.*@/s, "").replace(/[?#\s].*$/s, "").slice(0, 200)
+  showUrl(text) ?? text.replace(/^.*@/s, "").replace(/[?#;\s].*$/s, "").slice(0, 200)

@@ -341,7 +341,10 @@ describe.each(Object.entries(clients))("event streams over %s", (client, layer) 
       const server = yield* inPlainText
       const url = yield* place(server)
       assert.deepStrictEqual(yield* read(url), { ended: "Transient.Unreachable", data: [] })
-      assert.deepStrictEqual(yield* read(url, { method: "POST" }), { ended: "Refused.Unsupported", data: [] })
+      assert.deepStrictEqual(yield* read(url, { method: EventSource.post() }), {
+        ended: "Refused.Unsupported",
+        data: []
+      })
     }).pipe(Effect.scoped))
 
   it.live.each([301, 302, 303, 307, 308])(

@@ -9,7 +9,7 @@ import * as EventSource from "effect-lifeline/EventSource"
 import type { AuthFailed, Exhausted, NoProgress, Refused } from "effect-lifeline/LifelineError"
 import * as Listener from "effect-lifeline/Listener"
 import * as NodeWebSocket from "effect-lifeline/node/NodeWebSocket"
-import type * as Reconnect from "effect-lifeline/Reconnect"
+import * as Reconnect from "effect-lifeline/Reconnect"
 import * as WebSocket from "effect-lifeline/WebSocket"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -324,7 +324,7 @@ describe("streams over connections that break", () => {
     ([, byFetch]) =>
       Effect.gen(function*() {
         const port = yield* HungPort.make
-        const bounded = Backoff.make({ base: 1, cap: 1, floor: 0, jitter: "none", attempts: 2 })
+        const bounded = Reconnect.bounded(Backoff.make({ base: 1, cap: 1, floor: 0, jitter: "none", attempts: 2 }))
         const http = byFetch ? [FetchHttpClient.layer, NodeHttpClient.layerUndici] : [NodeHttpClient.layerNodeHttp]
         const streams: ReadonlyArray<Stream.Stream<unknown, Exhausted | AuthFailed | Refused | NoProgress>> = [
           ...http.map((layer) =>

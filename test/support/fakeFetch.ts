@@ -24,7 +24,12 @@ export const make = (answer: Answer): FakeFetch => {
   const fetch = async (input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> => {
     const one: Asked = { url: String(input), init, headers: Object.fromEntries(Object.entries(init.headers ?? {})) }
     asked.push(one)
-    return await answer(one, asked.length - 1)
+    const response = await answer(one, asked.length - 1)
+    // As fetch does; here for what nobody reads.
+    if (response.body !== null && response.status >= 300 && response.status < 400) {
+      init.signal?.addEventListener("abort", () => response.body?.cancel().catch(() => {}))
+    }
+    return response
   }
   return { layer: makeLayer(fetch), asked }
 }

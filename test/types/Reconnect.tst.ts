@@ -39,12 +39,14 @@ describe("Reconnect.stream", () => {
   })
 
   test("a bounded one adds Exhausted", () => {
-    expect(Reconnect.stream(connect, { policy: Backoff.synchronous })).type.toBe<Bounded>()
-    expect(Reconnect.stream(connect, { ...options, policy: Backoff.make({ elapsed: 1000 }) })).type.toBe<Bounded>()
+    expect(Reconnect.stream(connect, { policy: Reconnect.bounded(Backoff.synchronous) })).type.toBe<Bounded>()
+    expect(Reconnect.stream(connect, { ...options, policy: Reconnect.bounded(Backoff.make({ elapsed: 1000 })) })).type
+      .toBe<Bounded>()
   })
 
-  test("one that may be either counts as bounded", () => {
-    expect(Reconnect.stream(connect, { policy: unknownBound })).type.toBe<Bounded>()
+  test("one that may be either counts as bounded, and has to be", () => {
+    expect(Reconnect.stream(connect, { policy: Reconnect.bounded(unknownBound) })).type.toBe<Bounded>()
+    expect(Reconnect.stream).type.not.toBeCallableWith(connect, { policy: unknownBound })
   })
 
   test("the scope of each connection is provided, everything else is asked for", () => {

@@ -13,7 +13,7 @@ import type {
   Transient,
   TransientReason
 } from "effect-lifeline/LifelineError"
-import type * as Reconnect from "effect-lifeline/Reconnect"
+import * as Reconnect from "effect-lifeline/Reconnect"
 import type { Registry } from "effect-lifeline/Registry"
 import type * as ServiceInstance from "effect-lifeline/ServiceInstance"
 import type * as Config from "effect/Config"
@@ -64,7 +64,7 @@ describe("Directory", () => {
     expect(Directory.follow()).type.toBe<
       Stream.Stream<Directory.Change | Reconnect.Gap, AuthFailed | Refused | NoProgress, Directory.Directory>
     >()
-    expect(Directory.follow({ policy: Backoff.synchronous })).type.toBe<
+    expect(Directory.follow({ policy: Reconnect.bounded(Backoff.synchronous) })).type.toBe<
       Stream.Stream<
         Directory.Change | Reconnect.Gap,
         AuthFailed | Refused | NoProgress | Exhausted,

@@ -2,7 +2,7 @@
 import * as Backoff from "effect-lifeline/Backoff"
 import * as EventSource from "effect-lifeline/EventSource"
 import type { AuthFailed, Closed, Exhausted, NoProgress, Refused, Transient } from "effect-lifeline/LifelineError"
-import type * as Reconnect from "effect-lifeline/Reconnect"
+import * as Reconnect from "effect-lifeline/Reconnect"
 import * as WebSocket from "effect-lifeline/WebSocket"
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
@@ -27,15 +27,19 @@ describe("EventSource.stream", () => {
   test("an unbounded policy, which is the default, leaves nothing of Transient", () => {
     expect(EventSource.stream(url)).type.toBe<Events<Final>>()
     expect(EventSource.stream(new URL(url), {})).type.toBe<Events<Final>>()
-    expect(EventSource.stream(url, { strict: true, idleTimeout: "1 minute" })).type.toBe<Events<Final>>()
+    expect(EventSource.stream(url, { method: EventSource.post(), idleTimeout: "1 minute" })).type.toBe<Events<Final>>()
     expect(EventSource.stream(url, { policy: Backoff.streams })).type.toBe<Events<Final>>()
     expect(EventSource.stream(url, { policy: Backoff.hatchetStreams })).type.toBe<Events<Final>>()
   })
 
   test("a bounded one, and one that may be either, add Exhausted", () => {
-    expect(EventSource.stream(url, { policy: Backoff.synchronous })).type.toBe<Events<Final | Exhausted>>()
-    expect(EventSource.stream(url, { policy: Backoff.make({ attempts: 3 }) })).type.toBe<Events<Final | Exhausted>>()
-    expect(EventSource.stream(url, { policy: unknownBound })).type.toBe<Events<Final | Exhausted>>()
+    expect(EventSource.stream(url, { policy: Reconnect.bounded(Backoff.synchronous) })).type.toBe<
+      Events<Final | Exhausted>
+    >()
+    expect(EventSource.stream(url, { policy: Reconnect.bounded(Backoff.make({ attempts: 3 })) })).type.toBe<
+      Events<Final | Exhausted>
+    >()
+    expect(EventSource.stream(url, { policy: Reconnect.bounded(unknownBound) })).type.toBe<Events<Final | Exhausted>>()
   })
 
   test("asks for what its headers ask for; the scope of each connection is provided", () => {
@@ -68,8 +72,12 @@ describe("WebSocket.stream", () => {
   })
 
   test("a bounded one, and one that may be either, add Exhausted", () => {
-    expect(WebSocket.stream({ url, policy: Backoff.synchronous })).type.toBe<Messages<string, Final | Exhausted>>()
-    expect(WebSocket.stream({ url, policy: unknownBound })).type.toBe<Messages<string, Final | Exhausted>>()
+    expect(WebSocket.stream({ url, policy: Reconnect.bounded(Backoff.synchronous) })).type.toBe<
+      Messages<string, Final | Exhausted>
+    >()
+    expect(WebSocket.stream({ url, policy: Reconnect.bounded(unknownBound) })).type.toBe<
+      Messages<string, Final | Exhausted>
+    >()
   })
 
   test("its messages are of the kind that is due", () => {

@@ -69,7 +69,7 @@ const keep = Effect.fnUntraced(function*(options: Options) {
   const tunnel = { server: to, local, port, secret, noProgressLimit: Infinity }
   yield* Effect.logInfo(`connecting to ${Address.show(to.host, to.port)}`)
   if (!options.reconnect) return yield* follow(options, yield* Tunnel.make({ ...tunnel, reconnect: false }))
-  const { jitter } = Backoff.boreControl
+  const jitter = Backoff.boreControl.jitter.name
   const reconnect = maxReconnectDelay === undefined
     ? Backoff.boreControl
     : Backoff.make({ cap: Duration.seconds(maxReconnectDelay), jitter })
