@@ -5,25 +5,14 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
-import * as HttpClient from "effect/http/HttpClient"
 
 /**
  * Merges options into those that the fiber's context has. Restoring the context is up to whoever runs it: a
  * `provideService` around it does.
  */
 export const setFetchOptions = (options: globalThis.RequestInit): Effect.Effect<void> =>
-  Effect.withFiber((fiber) =>
-    Effect.sync(() => {
-      const given = Context.getOrUndefined(fiber.context, FetchHttpClient.RequestInit)
-      fiber.setContext(Context.add(fiber.context, FetchHttpClient.RequestInit, { ...given, ...options }))
-    })
-  )
-
-/**
- * Runs {@link setFetchOptions} within the context that the client's own layer was built in, so it sees the options that
- * were given to that layer (a dispatcher, credentials) and keeps them; behind `HttpClient.transform` it sees only those of
- * the caller.
- */
-export const withFetchOptions =
-  (options: globalThis.RequestInit) => (client: HttpClient.HttpClient): HttpClient.HttpClient =>
-    HttpClient.tapRequest(client, () => setFetchOptions(options))
+  Effect.withFiber((fiber) => {
+    const given = Context.getOrUndefined(fiber.context, FetchHttpClient.RequestInit)
+    fiber.setContext(Context.add(fiber.context, FetchHttpClient.RequestInit, { ...given, ...options }))
+    return Effect.void
+  })

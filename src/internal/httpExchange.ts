@@ -21,7 +21,8 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as Classify from "../Classify.ts"
 import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
-import { withFetchOptions } from "./fetchOptions.ts"
+import { within } from "./deadline.ts"
+import { setFetchOptions } from "./fetchOptions.ts"
 import { issuesOf } from "./issues.ts"
 import { showIssues } from "./showIssues.ts"
 
@@ -46,10 +47,11 @@ export type ExchangeClient =
   | HttpClient.HttpClient
   | HttpClient.HttpClient.With<HttpClientError.HttpClientError | AuthFailed | Refused>
 
-/** Makes a client fit for {@link exchange}; once per adapter. */
-export const prepare: (client: HttpClient.HttpClient) => HttpClient.HttpClient = withFetchOptions({
-  redirect: "manual"
-})
+/**
+ * Makes a client fit for {@link exchange}; once per adapter. It runs within the context that the client's own layer was built
+ * in, so it sees the options that were given to that layer (a dispatcher, credentials) and keeps them.
+ */
+export const prepare = /*#__PURE__*/ HttpClient.tapRequest(() => setFetchOptions({ redirect: "manual" }))
 
 /** Sends a request with a {@link prepare}d client and gives the body of a success. */
 export const exchange = <const T extends Classify.Table>(
@@ -64,7 +66,7 @@ export const exchange = <const T extends Classify.Table>(
     // Where the status alone decides, nothing that happens to the body after it is a failure.
     const unlessDecided = <E>(error: () => E): Effect.Effect<string, E> =>
       response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : Effect.failSync(error)
-    return Effect.flatMap(client.execute(request), (received) => {
+    const answered = Effect.flatMap(client.execute(request), (received) => {
       response = received
       if (received.status !== 204) return readBody(received, at)
       // Taken over: else the client watches over a body that nobody will read, for a third of what a heartbeat costs.
@@ -74,21 +76,19 @@ export const exchange = <const T extends Classify.Table>(
       Effect.catch((error) =>
         unlessDecided(() => error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error)
       ),
-      Effect.timeoutOrElse({
-        duration: timeout,
-        orElse: () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))
-      }),
       // Where nobody traces and no header is wanted, the client need not make a span.
       !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
         ? Effect.provideService(Tracer.DisablePropagation, true)
-        : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation),
-      Effect.flatMap((body) => {
-        const status = response?.status ?? 0
-        const headers = response?.headers ?? {}
+        : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
+    )
+    return Effect.flatMap(
+      within(answered, timeout, () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))),
+      (body) => {
+        const { headers = {}, status = 0 } = response ?? {}
         return isOk(status) && !Classify.isHtml(headers)
           ? Effect.succeed(body)
           : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
-      })
+      }
     )
   })
 
@@ -120,7 +120,7 @@ export const readJson = <S extends Schema.Decoder<unknown>>(
   return (body, at) =>
     Effect.try({
       try: (): unknown => JSON.parse(body),
-      catch: () => body === "" ? "no body" : "a body that is not JSON"
+      catch: () => body === "" ? "no body" : "not JSON"
     }).pipe(
       Effect.flatMap((json) => Effect.mapError(decode(json), (error) => showIssues(issuesOf(error, "body")))),
       Effect.mapError((detail) => Classify.malformedResponse({ ...at, detail }))

@@ -75,10 +75,11 @@ export const sendableKey = (
 ): Effect.Effect<Redacted.Redacted | undefined, AuthFailed> =>
   Effect.flatMap(currentKey(key), (given) => {
     if (given === undefined) return Effect.succeed(given)
-    const value = Redacted.value(given).trim()
+    const text = Redacted.value(given)
+    const value = text.trim()
     if (value === "") return Effect.fail(Classify.credentialMissing(at))
     return sendable.test(value)
-      ? Effect.succeed(Redacted.make(value))
+      ? Effect.succeed(text === value ? given : Redacted.make(value))
       : Effect.fail(Classify.unauthorized({ ...at, detail: "no header can carry it, so nothing was sent" }))
   })
 
@@ -100,25 +101,25 @@ export const make = Effect.fnUntraced(function*(
   const client = prepare(yield* HttpClient.HttpClient)
   const target = yield* readUrl(options.url?.trim() ?? "")
   const deadline = Duration.fromInputUnsafe(options.requestTimeout ?? "10 seconds")
-  const send: Send = Effect.fnUntraced(function*(operation, route, table, call) {
+  const send: Send = (operation, route, table, call) => {
     const url = target + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
     const at: Attempted = { operation, target: `${route.method} ${url}` }
-    const key = yield* sendableKey(options.apiKey, at)
-    const request = HttpClientRequest.make(route.method)(url, {
-      acceptJson: true,
-      headers: { [apiKeyHeader]: key && Redacted.value(key) },
-      urlParams: call.query,
-      body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
+    return Effect.flatMap(sendableKey(options.apiKey, at), (key) => {
+      const request = HttpClientRequest.make(route.method)(url, {
+        headers: { accept: "application/json", [apiKeyHeader]: key && Redacted.value(key) },
+        urlParams: call.query,
+        body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
+      })
+      const body = exchange(call.client ?? client, request, {
+        at,
+        table,
+        timeout: deadline,
+        body: call.read !== undefined,
+        tracePropagation: options.tracePropagation ?? false,
+        secrets: [key].concat(call.secret)
+      })
+      return Effect.flatMap(body, (text) => (call.read ?? nothing)(text, at))
     })
-    const body = yield* exchange(call.client ?? client, request, {
-      at,
-      table,
-      timeout: deadline,
-      body: call.read !== undefined,
-      tracePropagation: options.tracePropagation ?? false,
-      secrets: [key].concat(call.secret)
-    })
-    return yield* (call.read ?? nothing)(body, at)
-  })
+  }
   return { target, deadline, send }
 })
