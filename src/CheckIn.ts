@@ -341,7 +341,7 @@ const tell = Effect.fnUntraced(function*(run: Run, event: Heartbeat.Event, error
   }
   const after = asLogged(state, every, now)
   const report: Reporting.Report = { event, before, after, cause: error, lease: record.lease, now }
-  for (const { level, message } of Reporting.noticesOf(report)) yield* Effect.logWithLevel(level)(message)
+  for (const { level, message } of Reporting.noticesOf(report)) yield* Effect.logWithLevel(level)(message())
   if (Reporting.beganOutage(report)) {
     const { adapter } = registry.capabilities
     yield* Metric.update(Metric.withAttributes(Telemetry.outages, { adapter }), 1)

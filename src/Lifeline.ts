@@ -260,8 +260,11 @@ const enabled = Effect.fnUntraced(function*(
   instance: ServiceInstance.ServiceInstance
 ): Effect.fn.Return<Lifeline["Service"], AuthFailed | Refused | Exhausted, Scope.Scope> {
   const startup = options.startup ?? "standalone"
-  const keepTrying = startup === "await" ? { keepTrying: false } : {}
-  const loop = yield* Loop.make({ registry, instance, heartbeat: { ...options.heartbeat, ...keepTrying } })
+  const loop = yield* Loop.make({
+    registry,
+    instance,
+    heartbeat: { ...options.heartbeat, ...(startup === "await" && { keepTrying: false }) }
+  })
   yield* Effect.addFinalizer(() => shutDown(loop, options))
   if (registry.credential.changes !== undefined) {
     yield* registry.credential.changes.pipe(

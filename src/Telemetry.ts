@@ -54,7 +54,7 @@ import { traced } from "./internal/traced.ts"
  * @since 0.1.0
  */
 export const calls = Metric.counter("lifeline_calls_total", {
-  description: "Calls to a registry by call and outcome",
+  description: "Calls, by call and outcome",
   incremental: true
 })
 
@@ -65,7 +65,7 @@ export const calls = Metric.counter("lifeline_calls_total", {
  * @since 0.1.0
  */
 export const outages = Metric.counter("lifeline_outages_total", {
-  description: "Leases that began to fail or were lost",
+  description: "Leases that failed or were lost",
   incremental: true
 })
 
@@ -75,7 +75,7 @@ export const outages = Metric.counter("lifeline_outages_total", {
  * @category metrics
  * @since 0.1.0
  */
-export const online = Metric.gauge("lifeline_online", { description: "Lifelines that are online now" })
+export const online = Metric.gauge("lifeline_online", { description: "Lifelines that are online" })
 
 /**
  * Attempts of streams to connect.

@@ -16,6 +16,7 @@ import { retryAfter } from "../LifelineError.ts"
 import type * as Registry from "../Registry.ts"
 import type * as ServiceInstance from "../ServiceInstance.ts"
 import * as Telemetry from "../Telemetry.ts"
+import { within } from "./deadline.ts"
 import { traced } from "./traced.ts"
 
 export type CallError = Transient | LeaseLost | AuthFailed | Refused
@@ -60,6 +61,9 @@ const eventOf = (error: CallError, everRegistered: boolean): Heartbeat.Event => 
   }
 }
 
+/** By series: to make one takes longer than to count. */
+const counters: { [series: string]: typeof Telemetry.calls } = {}
+
 /** An adapter that promises no deadline gets this one, so that it cannot hold up a driver for ever. */
 const longestCall = /*#__PURE__*/ Duration.seconds(60)
 
@@ -82,17 +86,17 @@ export const perform = (
     const at: Attempted = { operation: call.toLowerCase(), target: adapter }
     const sentAt = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
     const count = (outcome: string): void =>
-      Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }).updateUnsafe(1, fiber.context)
+      (counters[`${adapter} ${call} ${outcome}`] ??= Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }))
+        .updateUnsafe(1, fiber.context)
     const request = Effect.suspend((): Effect.Effect<Lease.Lease, CallError> => {
       if (call === "Register") return registry.register(instance)
       if (lease === undefined) return Effect.fail(Classify.unknownLease(at))
       const sent = call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance)
       return Effect.as(sent, lease)
     })
-    const bounded = deadline !== undefined ? request : Effect.timeoutOrElse(request, {
-      duration: longestCall,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at, after: longestCall }))
-    })
+    const bounded = deadline !== undefined
+      ? request
+      : within(request, longestCall, () => Effect.fail(Classify.timedOut({ ...at, after: longestCall })))
     return Effect.matchCause(traced(Telemetry.spans[call], { adapter })(bounded), {
       onSuccess: (lease): Outcome => {
         count("ok")

@@ -106,6 +106,8 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
   }
 })
 
+const nowOf = ({ clock }: Loop): number => clock.currentTimeMillisUnsafe()
+
 /** The loop is the only writer, so it need not take turns with others, as `SubscriptionRef.set` does. */
 const setStatus = ({ context, registry, status }: Loop, next: Status): void => {
   const before = SubscriptionRef.getUnsafe(status)
@@ -126,16 +128,18 @@ const refresh = (loop: Loop, now: number): void => {
 const publish = ({ listeners }: Loop, event: Event): void =>
   listeners?.forEach((listener) => Queue.offerUnsafe(listener, event))
 
-const log = ({ context, instance, registry }: Loop, { level, message }: Reporting.Notice): Effect.Effect<void> =>
+const log = ({ context, instance, registry }: Loop, notices: ReadonlyArray<Reporting.Notice>): Effect.Effect<void> => {
   // Looked at here, as most lines are of beats, and of no interest.
-  LogLevel.isGreaterThan(Context.get(context, References.MinimumLogLevel), level) ?
-    Effect.void :
-    Effect.annotateLogs(Effect.logWithLevel(level)(message), {
+  const minimum = Context.get(context, References.MinimumLogLevel)
+  const wanted = notices.filter(({ level }) => !LogLevel.isGreaterThan(minimum, level))
+  return Effect.forEach(wanted, ({ level, message }) =>
+    Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
       package: "effect-lifeline",
       adapter: registry.capabilities.adapter,
       service: instance.name,
       type: instance.type
-    })
+    }), { discard: true })
+}
 
 export const closedError = ({ closed, instance }: Loop): Closed =>
   new Closed({ operation: `the lifeline of ${instance.name}`, reason: closed ?? new Shutdown() })
@@ -154,7 +158,7 @@ const isFinal = (reason: ClosedReason | undefined): boolean => reason !== undefi
 
 const close = (loop: Loop, reason: ClosedReason): void => {
   loop.closed = reason
-  const at = loop.clock.currentTimeMillisUnsafe()
+  const at = nowOf(loop)
   setStatus(loop, { _tag: "Closed", since: at, reason })
   publish(loop, { _tag: "Closed", at, reason })
   if (isFinal(reason)) loop.listeners?.forEach((listener) => Queue.endUnsafe(listener))
@@ -164,7 +168,7 @@ const close = (loop: Loop, reason: ClosedReason): void => {
 /** One event into the machine, and all that follows from it outside: what waits for it goes on once it is logged. */
 const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): Effect.Effect<void> => {
   const { context, policy, registry, started, state: before } = loop
-  const now = loop.clock.currentTimeMillisUnsafe()
+  const now = nowOf(loop)
   const { state } = Heartbeat.step(policy, before, event, { now, random: loop.random.nextDoubleUnsafe() })
   const report = { event, before, after: state, cause, lease: loop.lease, now }
   loop.state = state
@@ -184,17 +188,17 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
     close(loop, new Replaced({ by: cause.reason.by }))
   }
-  return Effect.forEach(notices, (notice) => log(loop, notice), { discard: true })
+  return log(loop, notices)
 }
 
 /** In how many milliseconds the lease runs out, where that is before so many have passed; else 0. */
-const leftOf = ({ clock, heldUntil = -Infinity }: Loop, longest: number): number => {
-  const left = heldUntil - clock.currentTimeMillisUnsafe()
+const leftOf = (loop: Loop, longest: number): number => {
+  const left = (loop.heldUntil ?? 0) - nowOf(loop)
   return left > 0 && left < longest ? left : 0
 }
 
 /** The lease has run out, whatever a clock that was set back or a timer that fired early may say. */
-const expire = (loop: Loop): void => refresh(loop, Math.max(loop.heldUntil ?? 0, loop.clock.currentTimeMillisUnsafe()))
+const expire = (loop: Loop): void => refresh(loop, Math.max(loop.heldUntil ?? 0, nowOf(loop)))
 
 /**
  * Waits for what takes at most so many milliseconds, and lets the status become `Offline` by itself when the lease runs
@@ -204,7 +208,7 @@ const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.
   const left = leftOf(loop, longest)
   return left === 0 ? wait : Effect.raceFirst(
     wait,
-    Effect.flatMap(loop.clock.sleep(Duration.millis(left)), () => {
+    Effect.flatMap(Effect.sleep(left), () => {
       expire(loop)
       return Effect.never
     })
@@ -212,9 +216,9 @@ const fenced = <A>(loop: Loop, wait: Effect.Effect<A>, longest: number): Effect.
 }
 
 const call = (loop: Loop, action: Drive.Call): Effect.Effect<void> => {
-  const { clock, heldUntil = Infinity, instance, lease, registry, state } = loop
+  const { heldUntil = Infinity, instance, lease, registry, state } = loop
   const { deadline = Infinity } = registry.capabilities
-  const now = clock.currentTimeMillisUnsafe()
+  const now = nowOf(loop)
   if (heldUntil <= now) refresh(loop, now)
   loop.calling = action
   const performed = Drive.perform(registry, action, lease, instance, state.everRegistered)
@@ -228,7 +232,7 @@ const call = (loop: Loop, action: Drive.Call): Effect.Effect<void> => {
 }
 
 const run = Effect.fnUntraced(function*(loop: Loop) {
-  const { clock, queue } = loop
+  const { queue } = loop
   while (true) {
     const event = queue.shift()
     if (event !== undefined) {
@@ -236,7 +240,7 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       continue
     }
     const { dueAt, next } = loop.state
-    const wait = dueAt - clock.currentTimeMillisUnsafe()
+    const wait = dueAt - nowOf(loop)
     if (wait > 0) {
       settle(loop)
       if (queue.length > 0) continue
@@ -250,13 +254,13 @@ const run = Effect.fnUntraced(function*(loop: Loop) {
       // As fenced, without a fiber more: an idle lifeline is one timer.
       const left = leftOf(loop, wait)
       if (left > 0) {
-        yield* clock.sleep(Duration.millis(left))
+        yield* Effect.sleep(left)
         expire(loop)
       }
-      yield* clock.sleep(Duration.millis(wait - left))
+      yield* Effect.sleep(wait - left)
       loop.asleep = false
       // Only a clock that went ahead counts: one that was set back does not put off what is due after this sleep.
-      if (Heartbeat.isLate(loop.policy, loop.state, clock.currentTimeMillisUnsafe())) {
+      if (Heartbeat.isLate(loop.policy, loop.state, nowOf(loop))) {
         yield* advance(loop, { _tag: "Woken" })
         continue
       }

@@ -28,7 +28,8 @@ export interface Report {
 export interface Notice {
   readonly event: Event
   readonly level: "Debug" | "Info" | "Warn" | "Error"
-  readonly message: string
+  /** Put together where it is wanted: most are of beats, and of no interest. */
+  readonly message: () => string
 }
 
 const milestone = 5
@@ -57,41 +58,47 @@ const plan = ({ dueAt, next }: Heartbeat.State, now: number): string => {
 export const noticesOf = (report: Report): ReadonlyArray<Notice> => {
   const { after, before, cause, event, lease, now: at } = report
   const notices: Array<Notice> = []
-  const tell = (level: Notice["level"], message: string, event: Event): void => {
+  const tell = (level: Notice["level"], message: Notice["message"], event: Event): void => {
     notices.push({ event, level, message })
   }
-  const next = plan(after, at)
+  const next = () => plan(after, at)
   if (cause !== undefined) {
-    const message = `${cause.message}; ${next}`
+    const message = () => `${cause.message}; ${next()}`
     const { failures } = after
     if (event._tag === "Lost") tell("Warn", message, { _tag: "LeaseLost", at, cause })
     if (event._tag === "Rejected") tell("Error", message, { _tag: "Halted", at, cause })
     if (event._tag === "Failed" && isCall(before.next)) {
       tell(
         failures === 1 || failures % milestone === 0 ? "Warn" : "Debug",
-        `${cause.message}; failure ${failures} in a row, ${next}`,
+        () => `${cause.message}; failure ${failures} in a row, ${next()}`,
         { _tag: "Failed", at, call: before.next, cause, failures, nextAttemptAt: nextAttempt(after) }
       )
     }
   }
   if (event._tag === "Registered" && lease !== undefined) {
     const again = before.everRegistered
-    tell("Info", `registered ${again ? "again " : ""}as ${lease.id}`, { _tag: "Registered", at, lease, again })
+    tell("Info", () => `registered ${again ? "again " : ""}as ${lease.id}`, { _tag: "Registered", at, lease, again })
   }
-  if (event._tag === "Beaten") tell("Debug", `beat acknowledged, ${next}`, { _tag: "Beat", at, nextAt: after.dueAt })
-  if (event._tag === "Verified") tell("Debug", `registration verified, ${next}`, { _tag: "Verified", at })
+  if (event._tag === "Beaten") {
+    tell("Debug", () => `beat acknowledged, ${next()}`, { _tag: "Beat", at, nextAt: after.dueAt })
+  }
+  if (event._tag === "Verified") tell("Debug", () => `registration verified, ${next()}`, { _tag: "Verified", at })
   if (event._tag === "Woken") {
     const late = at - before.dueAt
-    tell("Info", `the timer fired ${inTime(late)} late, ${next}`, { _tag: "Woken", at, late })
+    tell("Info", () => `the timer fired ${inTime(late)} late, ${next()}`, { _tag: "Woken", at, late })
   }
   const exhausted = gaveUp(report)
   if (exhausted !== undefined) {
     const fate = isCall(after.next) ? "going on standalone" : "not registered"
-    tell("Warn", `${fate}: ${exhausted.message}; ${next}`, { _tag: "WentStandalone", at, cause: exhausted })
+    tell("Warn", () => `${fate}: ${exhausted.message}; ${next()}`, { _tag: "WentStandalone", at, cause: exhausted })
   }
   if (before.failures > 0 && after.failures === 0 && before.everRegistered && after.registered) {
     const { failures } = before
-    tell("Info", `recovered after ${failures} failure${failures === 1 ? "" : "s"}`, { _tag: "Recovered", at, failures })
+    tell("Info", () => `recovered after ${failures} failure${failures === 1 ? "" : "s"}`, {
+      _tag: "Recovered",
+      at,
+      failures
+    })
   }
   return notices
 }
