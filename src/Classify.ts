@@ -69,12 +69,13 @@
  * @since 0.1.0
  */
 import * as Duration from "effect/Duration"
+import * as Headers from "effect/http/Headers"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Problem } from "./internal/problem.ts"
-import { parseTime } from "./internal/time.ts"
 import { showUrl } from "./internal/url.ts"
 import * as LifelineError from "./LifelineError.ts"
 
@@ -759,10 +760,8 @@ const decide = <T extends Table>(table: T, keys: ReadonlyArray<string | number>,
  * @since 0.1.0
  */
 export const retryAfter = (value: string | undefined, now: number): Duration.Duration | undefined => {
-  if (value === undefined) return undefined
-  if (/^\d+$/.test(value)) return Duration.seconds(Number(value))
-  const until = parseTime(value)
-  return until === undefined ? undefined : Duration.millis(Math.max(0, until - now))
+  const asked = Result.getOrUndefined(Headers.parseRetryAfter(value ?? ""))
+  return asked && Headers.retryAfterDelay(asked, now)
 }
 
 /**

@@ -268,7 +268,7 @@ describe("Lifeline", () => {
         )
         assert.strictEqual(yield* tag(lifeline), "Disabled")
         const error = yield* Effect.flip(lifeline.beatNow)
-        assert.include(error.message, "no URL is configured")
+        assert.include(error.message, "no registry URL is configured")
         assert.strictEqual((yield* Effect.flip(Lifeline.awaitOnline(lifeline)))._tag, "Refused")
         yield* lifeline.deregister
         yield* TestClock.adjust("1 day")

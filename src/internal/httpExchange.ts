@@ -120,7 +120,7 @@ export const readJson = <S extends Schema.Decoder<unknown>>(
   return (body, at) =>
     Effect.try({
       try: (): unknown => JSON.parse(body),
-      catch: () => body === "" ? "no body" : "not JSON"
+      catch: () => body === "" ? "no body" : "a body that is not JSON"
     }).pipe(
       Effect.flatMap((json) => Effect.mapError(decode(json), (error) => showIssues(issuesOf(error, "body")))),
       Effect.mapError((detail) => Classify.malformedResponse({ ...at, detail }))

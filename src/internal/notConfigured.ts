@@ -10,6 +10,6 @@ export const notConfigured = (operation: string): Effect.Effect<never, Refused> 
     Classify.unsupported({
       operation,
       target: "no registry",
-      detail: "no URL is configured"
+      detail: "no registry URL is configured"
     })
   )

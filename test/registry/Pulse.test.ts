@@ -416,7 +416,7 @@ describe("Pulse, what it understands", () => {
         assert.deepStrictEqual(details, [
           "body[1].api_url: Expected string",
           "body.id: Expected a value with a length of at least 1",
-          "not JSON",
+          "a body that is not JSON",
           "no body",
           "body: Expected array"
         ])
