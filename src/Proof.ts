@@ -38,6 +38,7 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import { WebCrypto } from "effect/crypto/WebCrypto"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Base64Url from "effect/encoding/Base64Url"
 import { dual } from "effect/Function"
@@ -57,7 +58,6 @@ import { sha256 } from "./internal/jwk.ts"
 import * as Jws from "./internal/jws.ts"
 import * as Challenge from "./internal/proofChallenge.ts"
 import type * as ProofKey from "./internal/proofKey.ts"
-import { parseTime } from "./internal/time.ts"
 import { showUrl } from "./internal/url.ts"
 import * as KeyStore from "./KeyStore.ts"
 import type { AuthFailed, Refused } from "./LifelineError.ts"
@@ -250,8 +250,10 @@ export const dpop = (options: { readonly key: ProofKey.KeyPair }): Effect.Effect
           const origin = httpUrl(answer.url)?.origin
           const nonce = answer.headers["dpop-nonce"]
           if (origin === undefined || nonce === undefined || !nonceShape.test(nonce)) return false
-          const time = parseTime(answer.headers["date"])
-          const ahead = time === undefined ? origins.get(origin)?.ahead ?? 0 : time - now
+          const time = Headers.parseHttpDate(answer.headers["date"] ?? "")
+          const ahead = Result.isFailure(time)
+            ? origins.get(origin)?.ahead ?? 0
+            : DateTime.toEpochMillis(time.success) - now
           // Anew, so that the oldest comes first.
           origins.delete(origin)
           origins.set(origin, { nonce, ahead })

@@ -2,15 +2,15 @@
  * Times as text, to and from milliseconds since 1970.
  */
 import * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
 
-// Date parsers guess: "garbage 1" is a day of 2001 to V8. Only what starts like RFC 3339 or ends like an HTTP date is handed
-// over.
-const shape = /^\d{4}-\d\d-\d\d[T ]|GMT$/
+// Date parsers guess: "garbage 1" is a day of 2001 to V8. Only what starts like RFC 3339 is handed over.
+const shape = /^\d{4}-\d\d-\d\d[T ]/
 
-/** Reads RFC 3339 and HTTP dates. Anything else, and Go's zero time, is `undefined`. */
+/** Reads RFC 3339. Anything else, and Go's zero time, is `undefined`. */
 export const parseTime = (text: string | null | undefined): number | undefined => {
-  // oxlint-disable-next-line no-restricted-globals -- it reads a text and tells no time; DateTime costs a bundle 1 kB more
-  const millis = shape.test(text ?? "") ? Date.parse(text ?? "") : NaN
+  const time = typeof text === "string" && shape.test(text) ? DateTime.make(text) : Option.none()
+  const millis = Option.isSome(time) ? DateTime.toEpochMillis(time.value) : -1
   return millis >= 0 ? millis : undefined
 }
 

@@ -178,12 +178,12 @@ describe("texts", () => {
     assert.strictEqual(parseTime(formatTime(millis)), millis)
   })
 
-  it("times of Go and of HTTP are read, guesses are not made", () => {
+  it("times of Go are read, guesses are not made", () => {
     for (
       const [text, millis] of [
         ["2026-01-01T00:00:00Z", Date.UTC(2026, 0, 1)],
         ["2026-01-01T02:00:00.5+02:00", Date.UTC(2026, 0, 1) + 500],
-        ["Thu, 01 Jan 2026 00:00:00 GMT", Date.UTC(2026, 0, 1)],
+        ["Thu, 01 Jan 2026 00:00:00 GMT", undefined],
         ["0001-01-01T00:00:00Z", undefined],
         ["2026", undefined],
         ["garbage 1", undefined],
