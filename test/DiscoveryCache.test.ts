@@ -12,6 +12,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
@@ -735,7 +736,7 @@ describe("DiscoveryCache, polling", () => {
         }
         assert.isBelow(Math.min(...firsts), 6000)
         assert.isAbove(Math.max(...firsts), 24_000)
-      }))
+      }).pipe(Random.withSeed("polling")))
   }
 
   it.effect("where changes are refused, or connections carry nothing", () =>
