@@ -333,7 +333,7 @@ export const connect = <R = never>(
   const transport = Effect.fnUntraced(function*({ cursor }: Reconnect.Dial<string>) {
     const clock = yield* Clock.Clock
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-    const items: Array<Item> = []
+    let items: Array<Item> = []
     let header = cursor && headerOf(cursor)
     if (header && !sendable.test(`a:${header}`)) {
       header = undefined
@@ -383,8 +383,12 @@ export const connect = <R = never>(
 
     let isWhole = true
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
-      const found = items.splice(0)
-      if (isArrayNonEmpty(found)) return Effect.succeed(found)
+      if (isArrayNonEmpty(items)) {
+        // Not emptied: to copy a thousand events costs as much as to parse them.
+        const found = items
+        items = []
+        return Effect.succeed(found)
+      }
       if (!isWhole) {
         const cause = new EventTooLarge({ maxEventSize })
         return Effect.fail(Classify.malformedResponse({ ...at, detail: `maxEventSize: ${cause.message}`, cause }))
