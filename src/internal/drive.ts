@@ -96,7 +96,9 @@ export const perform = (
     })
     const bounded = deadline !== undefined
       ? request
-      : within(request, longestCall, () => Effect.fail(Classify.timedOut({ ...at, after: longestCall })))
+      : Effect.withFiber(({ context }) =>
+        within(context, request, longestCall, () => Effect.fail(Classify.timedOut({ ...at, after: longestCall })))
+      )
     return Effect.matchCause(traced(Telemetry.spans[call], { adapter })(bounded), {
       onSuccess: (lease): Outcome => {
         count("ok")

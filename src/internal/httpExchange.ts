@@ -9,6 +9,7 @@
  * - Trace headers are off unless asked for: in a browser they force a CORS preflight.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
@@ -75,14 +76,14 @@ export const exchange = <const T extends Classify.Table>(
     }).pipe(
       Effect.catch((error) =>
         unlessDecided(() => error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error)
-      ),
-      // Where nobody traces and no header is wanted, the client need not make a span.
-      !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
-        ? Effect.provideService(Tracer.DisablePropagation, true)
-        : Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
+      )
     )
+    // Where nobody traces and no header is wanted, the client need not make a span.
+    const context = !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
+      ? Context.add(fiber.context, Tracer.DisablePropagation, true)
+      : Context.add(fiber.context, HttpClient.TracerPropagationEnabled, tracePropagation)
     return Effect.flatMap(
-      within(answered, timeout, () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))),
+      within(context, answered, timeout, () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))),
       (body) => {
         const { headers = {}, status = 0 } = response ?? {}
         return isOk(status) && !Classify.isHtml(headers)
