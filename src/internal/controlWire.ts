@@ -18,6 +18,7 @@ import type { Codec, Exchange, Failure } from "../ControlChannel.ts"
 import type { FrameError, Framing } from "../Framing.ts"
 import { type Attempted, AuthFailed, Inconclusive, Refused, Transient } from "../LifelineError.ts"
 import * as Watch from "./liveness.ts"
+import { deadline } from "./reconnect.ts"
 
 export const isFailure = (error: unknown): error is Failure =>
   error instanceof Transient || error instanceof Inconclusive || error instanceof AuthFailed || error instanceof Refused
@@ -210,8 +211,7 @@ export const inTime = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   operation: string,
   after = terms.step
-): Effect.Effect<A, E | Transient, R> =>
-  Effect.timeoutOrElse(effect, { duration: after, orElse: () => Effect.fail(timedOut(terms, operation, after)) })
+): Effect.Effect<A, E | Transient, R> => deadline(() => place(terms, operation), after)(effect)
 
 /** Ends it when the other side has been silent for too long; and shows that ours is there. */
 export const keep = Effect.fnUntraced(function*(

@@ -8,7 +8,7 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 
 /**
  * Merges options into those that the fiber's context has. Restoring the context is up to whoever runs it: a
- * `provideService` around it does.
+ * `provideService` around it does, and so does a fiber of its own.
  */
 export const setFetchOptions = (options: globalThis.RequestInit): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {

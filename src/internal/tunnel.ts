@@ -30,6 +30,7 @@ import type { Event, Failure, Options, Stats, Tunnel } from "../Tunnel.ts"
 import * as Protocol from "./boreProtocol.ts"
 import type { Ends } from "./controlChannel.ts"
 import * as EventFeed from "./eventFeed.ts"
+import { deadline } from "./reconnect.ts"
 
 /**
  * There were as many data connections as there may be.
@@ -161,7 +162,7 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
   const now = () => clock.currentTimeMillisUnsafe()
-  const within = Duration.fromInputUnsafe(options.stepTimeout ?? "3 seconds")
+  const within = options.stepTimeout ?? "3 seconds"
   const remote: Address = { host: server.host, port: server.port ?? Bore.port }
   const service: Address = { host: local.host ?? "localhost", port: local.port }
   const toServer: Attempted = { operation: "open a data connection", target: nameOf(remote) }
@@ -211,11 +212,7 @@ export const make = Effect.fnUntraced(function*<E extends Ends>(
 
   // -- one data connection ----------------------------------------------------------------------------------------------
 
-  const inTime = <A, E2, R>(effect: Effect.Effect<A, E2, R>, at: Attempted) =>
-    Effect.timeoutOrElse(effect, {
-      duration: within,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at, after: within }))
-    })
+  const inTime = <A, E2, R>(effect: Effect.Effect<A, E2, R>, at: Attempted) => deadline(() => at, within)(effect)
   /** A connection that is reset unless everything in its scope succeeds. */
   const connect = (to: Address, at: Attempted) =>
     inTime(Effect.mapError(dial(to), lost(at)), at).pipe(
