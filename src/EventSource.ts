@@ -375,7 +375,7 @@ export const connect = <R = never>(
     let isSilent = false
     const watch: Effect.Effect<unknown> = Effect.suspend(() => {
       const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
-      if (left > 0) return Effect.flatMap(Effect.sleep(left), () => watch)
+      if (left > 0) return Effect.flatMap(Effect.sleep(Math.ceil(left)), () => watch)
       isSilent = true
       return cancel(reader)
     })

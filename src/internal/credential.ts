@@ -523,7 +523,7 @@ export const make = Effect.fnUntraced(function*<R = never>(
       const there = found !== undefined && found !== "unreadable" && found.of === of ? found : undefined
       if (there !== undefined && there.by !== me && there.until > now && there.until - now <= claimFor) {
         if (now - started >= claimPatience) return yield* timedOut(operation, Duration.millis(claimPatience))
-        yield* Effect.sleep(Math.min(claimPoll, there.until - now))
+        yield* Effect.sleep(Math.min(claimPoll, Math.ceil(there.until - now)))
       } else {
         const idempotencyKey = there?.operation === operation ? there.idempotencyKey : yield* newId
         yield* slots.claim.set({ operation, of, idempotencyKey, by: me, until: now + claimFor })
@@ -699,12 +699,13 @@ export const make = Effect.fnUntraced(function*<R = never>(
     while (true) {
       const woken = changed
       const now = yield* Clock.currentTimeMillis
+      // Up to a whole millisecond: a clock with fractions may be a rounding short of the time, and then no sleep is long enough.
       const wait = dueAt() - now
       if (wait > 0) {
         backoff = Backoff.initial
         yield* wait === Infinity
           ? Deferred.await(woken)
-          : Effect.raceFirst(Deferred.await(woken), Effect.sleep(Math.min(wait, longestSleep)))
+          : Effect.raceFirst(Deferred.await(woken), Effect.sleep(Math.min(Math.ceil(wait), longestSleep)))
         continue
       }
       const result = yield* Effect.result(join("refresh"))

@@ -189,9 +189,3 @@ export const during = <A, E, R>(effect: Effect.Effect<A, E, R>, time: number) =>
 /** What it failed with. */
 export const errorOf = <A, E>(exit: Exit.Exit<A, E>): E =>
   Option.getOrThrowWith(Exit.findErrorOption(exit), () => new Error(`it did not fail: ${String(exit)}`))
-
-/** Waits until it is so, where a test's clock stands still and something takes real time (a hash, a signature). */
-export const until = (holds: () => boolean): Effect.Effect<void> =>
-  Effect.gen(function*() {
-    for (let n = 0; n < 5000 && !holds(); n++) yield* TestClock.withLive(Effect.sleep(1))
-  })
