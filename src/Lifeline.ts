@@ -176,7 +176,8 @@ export interface Options {
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * The lifeline of a program: what may be believed, what happens, and what can be asked for.
+ * The lifeline of a program: what may be believed, what happens, and what can be asked for. The members of one that
+ * {@link make} gives are accessors: spreading it into another object copies none of them.
  *
  * @category services
  * @since 0.1.0
@@ -254,6 +255,36 @@ const reregister = Effect.fnUntraced(function*(loop: Loop.Loop) {
   return loop.lease ?? (yield* Loop.closedError(loop))
 })
 
+/** A loop as the service. Each part is made when it is asked for: of many thousand lifelines most are left alone. */
+class Handle {
+  readonly loop: Loop.Loop
+  constructor(loop: Loop.Loop) {
+    this.loop = loop
+  }
+  get status() {
+    return Loop.shownStatus(this.loop)
+  }
+  get events() {
+    return Loop.events(this.loop)
+  }
+  get lease() {
+    return Effect.sync(() => Option.fromUndefinedOr(this.loop.lease))
+  }
+  get beatNow() {
+    return Loop.ask(this.loop, "Heartbeat")
+  }
+  get beatSoon() {
+    return (within: Duration.Input = "30 seconds") =>
+      Loop.poke(this.loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) })
+  }
+  get reregister() {
+    return reregister(this.loop)
+  }
+  get deregister() {
+    return deregister(this.loop)
+  }
+}
+
 const enabled = Effect.fnUntraced(function*(
   registry: Registry["Service"],
   options: Options,
@@ -278,16 +309,7 @@ const enabled = Effect.fnUntraced(function*(
     const ready = startup === "await" ? started : Effect.catchTag(started, "Exhausted", () => Effect.void)
     yield* Effect.onError(ready, () => Loop.stop(loop, new Shutdown()))
   }
-  return {
-    status: loop.status,
-    events: Loop.events(loop),
-    lease: Effect.sync(() => Option.fromUndefinedOr(loop.lease)),
-    beatNow: Loop.ask(loop, "Heartbeat"),
-    beatSoon: (within = "30 seconds") =>
-      Loop.poke(loop, { _tag: "Asked", action: "Heartbeat", within: Duration.toMillis(within) }),
-    reregister: reregister(loop),
-    deregister: deregister(loop)
-  }
+  return new Handle(loop)
 })
 
 type MadeWith<E> = Effect.Effect<Lifeline["Service"], E, Registry | Scope.Scope>

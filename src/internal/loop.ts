@@ -50,7 +50,9 @@ export interface Loop extends LoopOptions {
   readonly random: typeof Random.Random.Service
   /** The loop outlives whoever pokes it: it keeps the services it was made with, and starts traces of its own. */
   readonly context: Context.Context<never>
-  readonly status: SubscriptionRef.SubscriptionRef<Status>
+  status: Status
+  /** The status for whoever looks at it: made when somebody does, and kept up from then on. */
+  shown?: SubscriptionRef.SubscriptionRef<Status>
   /** Completed when first registered; fails when that failed for good. */
   readonly started: Deferred.Deferred<void, AuthFailed | Refused | Exhausted>
 
@@ -86,18 +88,22 @@ const policyFor = (
 
 export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn.Return<Loop> {
   const clock = yield* Clock.Clock
+  const context = yield* Effect.context<never>()
   return {
     ...options,
     clock,
     random: yield* Random.Random,
-    context: Context.omit(Tracer.ParentSpan)(yield* Effect.context<never>()),
-    status: yield* SubscriptionRef.make<Status>({
+    // Lifelines that are made with the same services share them.
+    context: Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
+      ? context
+      : Context.omit(Tracer.ParentSpan)(context),
+    status: {
       _tag: "Registering",
       since: clock.currentTimeMillisUnsafe(),
       attempt: 1,
       cause: undefined,
       nextAttemptAt: undefined
-    }),
+    },
     started: Deferred.makeUnsafe(),
     policy: policyFor(options, undefined),
     state: Heartbeat.initial,
@@ -108,11 +114,17 @@ export const make = Effect.fnUntraced(function*(options: LoopOptions): Effect.fn
 
 const nowOf = ({ clock }: Loop): number => clock.currentTimeMillisUnsafe()
 
-/** The loop is the only writer, so it need not take turns with others, as `SubscriptionRef.set` does. */
-const setStatus = ({ context, registry, status }: Loop, next: Status): void => {
-  const before = SubscriptionRef.getUnsafe(status)
-  status.value = before._tag === next._tag ? { ...next, since: before.since } : next
-  PubSub.publishUnsafe(status.pubsub, status.value)
+export const shownStatus = (loop: Loop): SubscriptionRef.SubscriptionRef<Status> =>
+  loop.shown ??= Effect.runSync(SubscriptionRef.make(loop.status))
+
+const setStatus = (loop: Loop, next: Status): void => {
+  const { context, registry, shown, status: before } = loop
+  loop.status = before._tag === next._tag ? { ...next, since: before.since } : next
+  if (shown !== undefined) {
+    // The loop is the only writer, so it need not take turns with others, as `SubscriptionRef.set` does.
+    shown.value = loop.status
+    PubSub.publishUnsafe(shown.pubsub, loop.status)
+  }
   const delta = Number(next._tag === "Online") - Number(before._tag === "Online")
   if (delta !== 0) {
     Metric.withAttributes(Telemetry.online, { adapter: registry.capabilities.adapter }).modifyUnsafe(delta, context)
@@ -132,13 +144,15 @@ const log = ({ context, instance, registry }: Loop, notices: ReadonlyArray<Repor
   // Looked at here, as most lines are of beats, and of no interest.
   const minimum = Context.get(context, References.MinimumLogLevel)
   const wanted = notices.filter(({ level }) => !LogLevel.isGreaterThan(minimum, level))
-  return Effect.forEach(wanted, ({ level, message }) =>
-    Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
-      package: "effect-lifeline",
-      adapter: registry.capabilities.adapter,
-      service: instance.name,
-      type: instance.type
-    }), { discard: true })
+  return wanted.length === 0 ?
+    Effect.void :
+    Effect.forEach(wanted, ({ level, message }) =>
+      Effect.annotateLogs(Effect.logWithLevel(level)(message()), {
+        package: "effect-lifeline",
+        adapter: registry.capabilities.adapter,
+        service: instance.name,
+        type: instance.type
+      }), { discard: true })
 }
 
 export const closedError = ({ closed, instance }: Loop): Closed =>
@@ -183,7 +197,7 @@ const advance = (loop: Loop, event: Heartbeat.Event, cause?: Drive.CallError): E
   const notices = Reporting.noticesOf(report)
   for (const notice of notices) publish(loop, notice.event)
   if (event._tag === "Registered") Deferred.doneUnsafe(started, Exit.void)
-  const status = SubscriptionRef.getUnsafe(loop.status)
+  const { status } = loop
   if (status._tag === "Halted" || status._tag === "Standalone") Deferred.doneUnsafe(started, Exit.fail(status.cause))
   if (state.mode === "Stopped" && cause?._tag === "LeaseLost" && cause.reason._tag === "LeaseTaken") {
     close(loop, new Replaced({ by: cause.reason.by }))
