@@ -88,11 +88,10 @@ export const perform = (
     const count = (outcome: string): void =>
       (counters[`${adapter} ${call} ${outcome}`] ??= Metric.withAttributes(Telemetry.calls, { adapter, call, outcome }))
         .updateUnsafe(1, fiber.context)
-    const request = Effect.suspend((): Effect.Effect<Lease.Lease, CallError> => {
+    const request = Effect.suspend((): Effect.Effect<Lease.Lease | void, CallError> => {
       if (call === "Register") return registry.register(instance)
       if (lease === undefined) return Effect.fail(Classify.unknownLease(at))
-      const sent = call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance)
-      return Effect.as(sent, lease)
+      return call === "Heartbeat" ? registry.heartbeat(lease, instance) : registry.verify(lease, instance)
     })
     const bounded = deadline !== undefined
       ? request
@@ -100,9 +99,9 @@ export const perform = (
         within(context, request, longestCall, () => Effect.fail(Classify.timedOut({ ...at, after: longestCall })))
       )
     return Effect.matchCause(traced(Telemetry.spans[call], { adapter })(bounded), {
-      onSuccess: (lease): Outcome => {
+      onSuccess: (registered): Outcome => {
         count("ok")
-        return { event: { _tag: succeeded[call], sentAt }, lease, error: undefined }
+        return { event: { _tag: succeeded[call], sentAt }, lease: registered ?? lease, error: undefined }
       },
       onFailure: (cause): Outcome => {
         const found = Cause.findError(cause)

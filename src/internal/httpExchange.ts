@@ -30,15 +30,16 @@ import { showIssues } from "./showIssues.ts"
 /** The most that is read of one answer, in bytes: some ten thousand services. */
 export const maxBodySize = 4 * 1024 * 1024
 
-export interface Options<T extends Classify.Table> {
+export interface Exchange<T extends Classify.Table, A, E> {
+  readonly request: HttpClientRequest.HttpClientRequest
   readonly at: Attempted
   readonly table: T
-  readonly timeout: Duration.Duration
-  /** `false`: a success needs no body, so what is wrong with one does not matter. */
-  readonly body: boolean
-  readonly tracePropagation: boolean
+  /** Reads the body of a success. Absent: a success needs no body, so what is wrong with one does not matter. */
+  readonly read?: ((body: string, at: Attempted) => Effect.Effect<A, E>) | undefined
   /** What was sent and must not come back in an error. */
   readonly secrets: ReadonlyArray<Redacted.Redacted | undefined>
+  /** Instead of the adapter's own: one that signs what it sends. */
+  readonly client?: ExchangeClient | undefined
 }
 
 export const isOk = (status: number): boolean => status >= 200 && status < 300
@@ -49,49 +50,66 @@ export type ExchangeClient =
   | HttpClient.HttpClient.With<HttpClientError.HttpClientError | AuthFailed | Refused>
 
 /**
- * Makes a client fit for {@link exchange}; once per adapter. It runs within the context that the client's own layer was built
- * in, so it sees the options that were given to that layer (a dispatcher, credentials) and keeps them.
+ * Makes what carries out the exchanges of one adapter. `timeout` is that of a whole answer. Its client runs within the context
+ * that the client's own layer was built in, so it sees the options that were given to that layer (a dispatcher, credentials)
+ * and keeps them.
  */
-export const prepare = /*#__PURE__*/ HttpClient.tapRequest(() => setFetchOptions({ redirect: "manual" }))
+export const make = (own: HttpClient.HttpClient, timeout: Duration.Duration, tracePropagation: boolean) => {
+  const manual = HttpClient.tapRequest(own, () => setFetchOptions({ redirect: "manual" }))
 
-/** Sends a request with a {@link prepare}d client and gives the body of a success. */
-export const exchange = <const T extends Classify.Table>(
-  client: ExchangeClient,
-  request: HttpClientRequest.HttpClientRequest,
-  { at, body, secrets, table, timeout, tracePropagation }: Options<T>
-): Effect.Effect<string, Classify.ErrorsOf<T> | Transient | AuthFailed> =>
-  Effect.withFiber((fiber) => {
-    const clock = fiber.getRef(Clock.Clock)
-    const here = (): Classify.At => ({ ...at, now: clock.currentTimeMillisUnsafe(), secrets })
-    let response: HttpClientResponse.HttpClientResponse | undefined
-    // Where the status alone decides, nothing that happens to the body after it is a failure.
-    const unlessDecided = <E>(error: () => E): Effect.Effect<string, E> =>
-      response !== undefined && !(body && isOk(response.status)) ? Effect.succeed("") : Effect.failSync(error)
-    const answered = Effect.flatMap(client.execute(request), (received) => {
-      response = received
-      if (received.status !== 204) return readBody(received, at)
-      // Taken over: else the client watches over a body that nobody will read, for a third of what a heartbeat costs.
-      HttpClientResponse.toWeb(received)
-      return Effect.succeed("")
-    }).pipe(
-      Effect.catch((error) =>
-        unlessDecided(() => error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error)
-      )
-    )
+  const withTracing = (context: Context.Context<never>): Context.Context<never> =>
     // Where nobody traces and no header is wanted, the client need not make a span.
-    const context = !tracePropagation && fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer
-      ? Context.add(fiber.context, Tracer.DisablePropagation, true)
-      : Context.add(fiber.context, HttpClient.TracerPropagationEnabled, tracePropagation)
-    return Effect.flatMap(
-      within(context, answered, timeout, () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))),
-      (body) => {
+    !tracePropagation && Context.get(context, Tracer.Tracer) === Tracer.nativeTracer
+      ? Context.add(context, Tracer.DisablePropagation, true)
+      : Context.add(context, HttpClient.TracerPropagationEnabled, tracePropagation)
+  // Kept from one request to the next: the services are the same ones, and the client copies those that are not settled yet.
+  let settled: { readonly of: Context.Context<never>; readonly context: Context.Context<never> } | undefined
+
+  return <const T extends Classify.Table, A = void, E = never>(
+    { at, client = manual, read, request, secrets, table }: Exchange<T, A, E>
+  ): Effect.Effect<A, Classify.ErrorsOf<T> | Transient | AuthFailed | E> =>
+    Effect.withFiber((fiber) => {
+      const here = (): Classify.At => ({
+        ...at,
+        now: fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(),
+        secrets
+      })
+      let response: HttpClientResponse.HttpClientResponse | undefined
+      const decide = (body: string): Effect.Effect<A, Classify.ErrorsOf<T> | Transient | AuthFailed | E> => {
         const { headers = {}, status = 0 } = response ?? {}
-        return isOk(status) && !Classify.isHtml(headers)
-          ? Effect.succeed(body)
-          : Effect.failSync(() => Classify.fromResponse(table, { status, headers, body }, here()))
+        if (!isOk(status) || Classify.isHtml(headers)) {
+          return Effect.fail(Classify.fromResponse(table, { status, headers, body }, here()))
+        }
+        return read === undefined ? Effect.void as Effect.Effect<never> : read(body, at)
       }
-    )
-  })
+      // Where the status alone decides, nothing that happens to the body after it is a failure.
+      const unlessDecided = <E2>(error: () => E2) =>
+        response !== undefined && !(read !== undefined && isOk(response.status)) ? decide("") : Effect.fail(error())
+      const answered = Effect.matchEffect(
+        Effect.flatMap(client.execute(request), (received) => {
+          response = received
+          if (received.status !== 204) return readBody(received, at)
+          // Taken over: else the client watches over a body that nobody will read, for a third of what a heartbeat costs.
+          HttpClientResponse.toWeb(received)
+          return Effect.succeed("")
+        }),
+        {
+          onSuccess: decide,
+          onFailure: (error) =>
+            unlessDecided(() =>
+              error._tag === "HttpClientError" ? Classify.fromClientError(table, error, here()) : error
+            )
+        }
+      )
+      if (settled?.of !== fiber.context) settled = { of: fiber.context, context: withTracing(fiber.context) }
+      return within(
+        settled.context,
+        answered,
+        timeout,
+        () => unlessDecided(() => Classify.timedOut({ ...at, after: timeout }))
+      )
+    })
+}
 
 /** The body as text, up to {@link maxBodySize}. */
 export const readBody = (

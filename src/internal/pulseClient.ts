@@ -13,8 +13,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Classify from "../Classify.ts"
 import type { Attempted, AuthFailed, Refused, Transient } from "../LifelineError.ts"
 import type { CredentialInfo } from "../Registry.ts"
-import { exchange, prepare } from "./httpExchange.ts"
-import type { ExchangeClient } from "./httpExchange.ts"
+import * as HttpExchange from "./httpExchange.ts"
 import type { Route } from "./pulseRoutes.ts"
 import { apiKeyHeader } from "./pulseRoutes.ts"
 import { readUrl } from "./registryUrl.ts"
@@ -34,7 +33,7 @@ export interface Call<A, E> {
   /** Sent with the request, beside the API key, and kept out of errors. */
   readonly secret?: Redacted.Redacted | ReadonlyArray<Redacted.Redacted | undefined> | undefined
   /** Instead of the adapter's own: one that signs what it sends. */
-  readonly client?: ExchangeClient | undefined
+  readonly client?: HttpExchange.ExchangeClient | undefined
   /** Reads the body of a success. Absent: a success needs no body. */
   readonly read?: ((body: string, at: Attempted) => Effect.Effect<A, E>) | undefined
 }
@@ -83,9 +82,6 @@ export const sendableKey = (
       : Effect.fail(Classify.unauthorized({ ...at, detail: "no header can carry it, so nothing was sent" }))
   })
 
-// Without `read` the type of the result is `void`, and so is this.
-const nothing = (): Effect.Effect<never> => Effect.void as Effect.Effect<never>
-
 /** A client of one registry. */
 export interface Client {
   /** Where the registry is, as it may be shown. */
@@ -98,9 +94,10 @@ export interface Client {
 export const make = Effect.fnUntraced(function*(
   options: Options
 ): Effect.fn.Return<Client, Refused, HttpClient.HttpClient> {
-  const client = prepare(yield* HttpClient.HttpClient)
+  const client = yield* HttpClient.HttpClient
   const target = yield* readUrl(options.url?.trim() ?? "")
   const deadline = Duration.fromInputUnsafe(options.requestTimeout ?? "10 seconds")
+  const exchange = HttpExchange.make(client, deadline, options.tracePropagation ?? false)
   const send: Send = (operation, route, table, call) => {
     const url = target + route.path.replace(":id", encodeURIComponent(call.id ?? ""))
     const at: Attempted = { operation, target: `${route.method} ${url}` }
@@ -110,15 +107,14 @@ export const make = Effect.fnUntraced(function*(
         urlParams: call.query,
         body: call.payload === undefined ? undefined : HttpBody.jsonUnsafe(call.payload)
       })
-      const body = exchange(call.client ?? client, request, {
+      return exchange({
+        request,
         at,
         table,
-        timeout: deadline,
-        body: call.read !== undefined,
-        tracePropagation: options.tracePropagation ?? false,
-        secrets: [key].concat(call.secret)
+        read: call.read,
+        secrets: [key].concat(call.secret),
+        client: call.client
       })
-      return Effect.flatMap(body, (text) => (call.read ?? nothing)(text, at))
     })
   }
   return { target, deadline, send }

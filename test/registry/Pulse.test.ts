@@ -233,6 +233,21 @@ describe("Pulse, what it sends", () => {
       assert.strictEqual(seen[0]?.credentials, "include")
       assert.strictEqual(seen[0]?.redirect, "manual")
     }))
+
+  it.effect("each request has the services of its own caller, whoever called before", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const as = (name: string) =>
+        Effect.provideService(FetchHttpClient.Fetch, () => {
+          seen.push(name)
+          return Promise.resolve(new Response(null, { status: 204 }))
+        })
+      const registry = yield* Calls.make({ url, apiKey })
+      for (const name of ["a", "b", "b", "a"]) yield* as(name)(registry.heartbeat(lease))
+      const [first, second] = [as("a"), as("b")]
+      for (const run of [first, first, second, first]) yield* run(registry.heartbeat(lease))
+      assert.deepStrictEqual(seen, ["a", "b", "b", "a", "a", "a", "b", "a"])
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
 })
 
 describe("Pulse, what it understands", () => {
