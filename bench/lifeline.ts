@@ -24,7 +24,8 @@ const work: Omit<Work, "url"> = {
   starting: 16_000,
   concurrency: 64,
   warm: 5000,
-  intervals: 1
+  // Long enough that each side meets what it makes the collector do: a major collection comes every ten to twenty seconds.
+  intervals: 3
 }
 
 const moduleOf = (file: string): URL => new URL(`lifeline/${file}`, import.meta.url)
@@ -119,8 +120,8 @@ const grow = async ({ progress }: Context): Promise<ReadonlyArray<Figure>> => {
     growth("heap of each", ({ heap }) => heap, 1.3),
     growth("CPU to start each", ({ start }) => start, 1.3),
     // As many beats a second whatever the number, so that this is what one costs among so many others. Nothing is searched
-    // or copied, but a beat finds ever less of what it needs in the caches: some 6 MB, 60 MB, 600 MB are in turn.
-    growth("CPU of a beat", ({ beat }) => beat, 2, "what is over 1 is the caches: 60 MB and 600 MB in turn")
+    // or copied, but a beat finds ever less of what it needs in the caches: some 4 MB, 40 MB, 400 MB are in turn.
+    growth("CPU of a beat", ({ beat }) => beat, 2, "what is over 1 is the caches: 40 MB and 400 MB in turn")
   ]
 }
 
