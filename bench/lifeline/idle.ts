@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
+import { heapNow } from "../lib/heap.ts"
 import { cpu, instances } from "./work.ts"
 
 export interface Task {
@@ -47,15 +48,6 @@ const double: Registry.Registry["Service"] = {
   verify: () => soon,
   deregister: () => soon
 }
-
-const heapNow = Effect.gen(function*() {
-  // Again and again, with time between: what was finalized goes only then.
-  for (let round = 0; round < 3; round++) {
-    yield* Effect.sleep(200)
-    globalThis.gc?.()
-  }
-  return process.memoryUsage().heapUsed
-})
 
 // Longer than the lease, over which a lifeline watches too: asleep it is one timer all the same.
 const idle: Duration.Input = "1 hour"

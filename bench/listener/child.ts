@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
+import { heapNow } from "../lib/heap.ts"
 
 export interface Task {
   readonly count: number
@@ -42,15 +43,6 @@ const cpu = (): number => {
   const { system, user } = process.cpuUsage()
   return system + user
 }
-
-const heapNow = Effect.gen(function*() {
-  // Again and again, with time between: what was finalized goes only then.
-  for (let round = 0; round < 3; round++) {
-    yield* Effect.sleep(200)
-    globalThis.gc?.()
-  }
-  return process.memoryUsage().heapUsed
-})
 
 const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN
 
