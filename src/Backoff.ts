@@ -52,6 +52,7 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
+import * as Outage from "./internal/outage.ts"
 import type { Transient } from "./LifelineError.ts"
 import { Exhausted, retryAfter } from "./LifelineError.ts"
 
@@ -272,8 +273,7 @@ export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
  * @category combinators
  * @since 0.1.0
  */
-export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / policy.jitter.most, policy.base * policy.factor ** (n - 1))
+export const window: (policy: Policy, n: number) => number = Outage.window
 
 const afresh = (_: number, random: number): number => random
 const never = (): number => 0
@@ -311,12 +311,6 @@ export const jitter = (name: Jitter): JitterRule => {
   return { name: { proportional: ratio }, most: 1 + ratio, draw: afresh, range: proportional }
 }
 
-const withHint = (policy: Policy, n: number, draw: number, asked: number | undefined): number => {
-  if (asked === undefined || Number.isNaN(asked)) return 0
-  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
-  return hint + draw * Math.max(window(policy, n), Math.min(policy.cap, hint))
-}
-
 /**
  * One failure more: the new state, whose `wait` is the next wait in milliseconds, or `undefined` where a bounded policy
  * gives up: at the last of its attempts, or when the next one would start later than `elapsed` after the first one did.
@@ -350,16 +344,10 @@ export const step = (policy: Policy, state: State, failure: Failure): State | un
  * @category combinators
  * @since 0.1.0
  */
-export const advance = (policy: Policy, state: State, failure: Failure): State => {
-  const first = state.failures === 0
-  const failures = state.failures + 1
-  const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
-  const phase = first ? failure.random : state.phase
-  const draw = policy.jitter.draw(phase, failure.random)
-  const [least, most] = policy.jitter.range(policy, failures, state.wait)
-  const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
-  return { failures, since, phase, wait }
-}
+export const advance = (policy: Policy, state: State, failure: Failure): State => ({
+  ...Outage.lengthen(policy, state, failure),
+  since: Math.min(state.failures === 0 ? failure.startedAt ?? failure.now : state.since, failure.now)
+})
 
 /**
  * The state after things have gone well since `healthySince`: {@link initial} once that is `resetAfter` ago, else the
@@ -519,7 +507,7 @@ const phase: JitterRule = {
   name: "phase",
   most: 1,
   draw: (phase) => phase,
-  range: (policy, n) => [window(policy, n - 1), window(policy, n)]
+  range: (policy, n) => [Outage.window(policy, n - 1), Outage.window(policy, n)]
 }
 
 /**

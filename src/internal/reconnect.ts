@@ -33,6 +33,7 @@ import type { Attempted, AuthFailed, Exhausted, Inconclusive, Refused, Stop, Tra
 import { NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Bounded, Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
 import { DialObserver } from "./dialObserver.ts"
+import * as Outage from "./outage.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
 export type Command = "now" | "replace"
@@ -114,7 +115,7 @@ export const make = <A, Cursor, R>(
     let { cursor, policy = Backoff.streams } = options
     const limit = policy.bound === "bounded" ? policy["~effect-lifeline/Reconnect"](at, now()) : undefined
     /** The present outage. */
-    let state = Backoff.initial
+    let state: Outage.Outage = Backoff.initial
     /** Whether it began with the loss of a connection that had made progress: that was no attempt. */
     let fromLoss = false
     /** Whether the log said that something is wrong. */
@@ -215,7 +216,7 @@ export const make = <A, Cursor, R>(
       if (state.failures === 0) fromLoss = progressed
       const attempts = attempt()
       const draw = random.nextDoubleUnsafe()
-      state = Backoff.advance(policy, state, { now: seen, random: draw, hint: hintOf(policy.base, error) })
+      state = Outage.lengthen(policy, state, { random: draw, hint: hintOf(policy.base, error) })
       const exhausted = limit?.(attempts, seen, state.wait, error)
       if (exhausted !== undefined) return yield* giveUp(exhausted)
       due = seen + state.wait
