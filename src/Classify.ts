@@ -773,9 +773,10 @@ export const retryAfter = (value: string | undefined, now: number): Duration.Dur
  */
 export const codeOf = (cause: unknown): string | undefined => {
   let link = cause as Link | null | undefined
-  for (let depth = 0; depth < 8 && typeof link === "object" && link !== null; depth++) {
-    if (typeof link.code === "string") return link.code
-    link = link.errors?.[0] ?? link.cause
+  for (let depth = 0; depth < 8; depth++) {
+    const code = link?.code
+    if (typeof code === "string") return code
+    link = link?.errors?.[0] ?? link?.cause
   }
   return undefined
 }
