@@ -46,6 +46,9 @@ export interface Wires {
   slot?: number
 }
 
+/** A policy; that it gives up, and when, is brought by one that is bounded. */
+export type Policy = Backoff.Policy & Partial<Pick<Bounded, "~effect-lifeline/Reconnect">>
+
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
 
 type Item<A, Cursor> = Frame<A, Cursor> | Notice<Cursor>
@@ -76,9 +79,8 @@ export const logger = (at: Attempted = { operation: "connect", target: "stream" 
   return {
     at,
     name: `${at.operation} (${at.target})`,
-    annotated,
-    log: (level: "Debug" | "Info" | "Warn" | "Error", message: string): Effect.Effect<void> =>
-      annotated(Effect.logWithLevel(level)(message))
+    log: (level: "Debug" | "Info" | "Warn" | "Error", ...message: ReadonlyArray<unknown>): Effect.Effect<void> =>
+      annotated(Effect.logWithLevel(level)(...message))
   }
 }
 
@@ -93,31 +95,33 @@ export const deadline =
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined },
+  options: Options<Cursor> & { readonly policy?: Policy | undefined },
   wires: Wires | undefined = options.handle?.["~effect-lifeline/Reconnect"]
 ): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> =>
-  Stream.unwrap(Effect.gen(function*() {
+  Stream.scoped(Stream.fromPull(Effect.gen(function*() {
     type Out = A | Gap
     type Step<T> = Effect.Effect<T, Ends | Cause.Done, Exclude<R, Scope.Scope>>
 
     const clock = yield* Clock.Clock
-    const random = yield* Random.Random
     const connectivity = yield* Connectivity
     const observe = yield* DialObserver
     const { healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
-    const { annotated, at, log, name } = logger(options.at)
+    const { at, log, name } = logger(options.at)
     const set = wires?.set ?? (() => Effect.void)
 
     /** Milliseconds of a clock that nobody sets: for differences. What is shown to people is wall time. */
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const wall = () => clock.currentTimeMillisUnsafe()
 
-    let { cursor, policy = Backoff.streams } = options
-    const limit = policy.bound === "bounded" ? policy["~effect-lifeline/Reconnect"](at, now()) : undefined
+    let { cursor, policy = Backoff.streams as Policy } = options
+    const limit = policy["~effect-lifeline/Reconnect"]?.(at, now())
     /** The present outage. */
     let state: Outage.Outage = Backoff.initial
-    /** Whether it began with the loss of a connection that had made progress: that was no attempt. */
-    let fromLoss = false
+    /**
+     * The attempt that is under way, or comes next, counted from the last progress; 0 once there was some, as the loss of a
+     * connection that worked is no attempt.
+     */
+    let attempt = 1
     /** Whether the log said that something is wrong. */
     let announced = false
     let generation = 0
@@ -132,21 +136,17 @@ export const make = <A, Cursor, R>(
     let cause: Transient | Inconclusive | undefined
     /** The scope of the present generation, from before it is dialled; how to read it, while it is open. */
     let scope = Scope.makeUnsafe()
-    let pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>> | undefined, Failure> | undefined
+    let pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>>, Failure> | undefined
     let progressed = false
     /** Completed when a wait is to be cut short, or the present connection to be given up for a new one. */
-    let signal = Deferred.makeUnsafe<undefined>()
+    let signal = Deferred.makeUnsafe<ReadonlyArray<never>>()
     /** What the stream is closed with. */
     let ending: (Status & { readonly _tag: "Closed" })["cause"] = new Shutdown()
-
-    /** The attempt that is under way, or comes next, counted from the last progress. */
-    const attempt = () => state.failures + (fromLoss ? 0 : 1)
 
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
     const retire = (exit: Exit.Exit<unknown, unknown>) =>
       Scope.close(scope, exit).pipe(
-        Effect.ignoreCause({ log: "Warn", message: `${name} was not closed` }),
-        annotated,
+        Effect.catchCause((cause) => log("Warn", `${name} was not closed`, cause)),
         Effect.forkDetach({ startImmediately: true }),
         Effect.flatMap(Fiber.await),
         Effect.timeoutOption(closeWithin)
@@ -165,8 +165,8 @@ export const make = <A, Cursor, R>(
       const level = announced ? "Info" : "Debug"
       progressed = true
       state = Backoff.initial
-      fromLoss = announced = false
-      barren = 0
+      announced = false
+      attempt = barren = 0
       return failures === 0
         ? Effect.void
         : log(level, `${name} recovered after ${failures} ${failures === 1 ? "failure" : "failures"}`)
@@ -213,12 +213,11 @@ export const make = <A, Cursor, R>(
       if (error?._tag !== "Transient" && !progressed && ++barren >= noProgressLimit) {
         return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
       }
-      if (state.failures === 0) fromLoss = progressed
-      const attempts = attempt()
-      const draw = random.nextDoubleUnsafe()
+      const draw = yield* Random.next
       state = Outage.lengthen(policy, state, { random: draw, hint: hintOf(policy.base, error) })
-      const exhausted = limit?.(attempts, seen, state.wait, error)
+      const exhausted = limit?.(attempt, seen, state.wait, error)
       if (exhausted !== undefined) return yield* giveUp(exhausted)
+      attempt++
       due = seen + state.wait
       // Those that the pace holds back together do not come back in step.
       if (slot > due) due = slot + draw * spacing
@@ -240,7 +239,7 @@ export const make = <A, Cursor, R>(
         const online = yield* connectivity.online
         const delay = online ? Math.ceil(Math.max(due, slot) - now()) : askAgain
         if (delay <= 0) return
-        if (online) yield* set({ _tag: "Waiting", attempt: attempt(), until: wall() + delay, cause })
+        if (online) yield* set({ _tag: "Waiting", attempt, until: wall() + delay, cause })
         else if (!paused) yield* set({ _tag: "Paused", why: "offline" })
         paused = !online
         yield* Effect.timeoutOption(Deferred.await(signal), delay)
@@ -249,36 +248,32 @@ export const make = <A, Cursor, R>(
     })
 
     const redial: Step<void> = Effect.gen(function*() {
+      attempt ||= 1
       yield* retire(Exit.void)
       yield* wait
-      const own = scope = Scope.makeUnsafe()
-      const dial = { cursor, attempt: attempt(), generation: ++generation }
+      scope = Scope.makeUnsafe()
+      const dial = { cursor, attempt, generation: ++generation }
       progressed = false
       slot = Math.max(slot, now() - ahead) + spacing
       if (wires !== undefined) wires.slot = slot
-      yield* set({ _tag: "Connecting", attempt: dial.attempt })
+      yield* set({ _tag: "Connecting", attempt })
       yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
         deadline(() => at, openTimeout),
         observe(at, dial),
-        Scope.provide(own),
-        Effect.matchEffect({
-          onFailure: lost,
-          onSuccess: Effect.fnUntraced(function*(opened) {
-            signal = Deferred.makeUnsafe()
-            pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
-            yield* set({ _tag: "Open", since: wall() })
-            yield* Effect.forkIn(
-              Effect.delay(
-                Effect.suspend(() => {
-                  streak = 0
-                  return progress
-                }),
-                Math.max(1000, Duration.toMillis(healthyAfter))
-              ),
-              own
-            )
-          })
-        })
+        Effect.flatMap(Effect.fnUntraced(function*(opened) {
+          signal = Deferred.makeUnsafe()
+          pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
+          yield* set({ _tag: "Open", since: wall() })
+          yield* Effect.forkScoped(Effect.delay(
+            Effect.suspend(() => {
+              streak = 0
+              return progress
+            }),
+            Math.max(1000, Duration.toMillis(healthyAfter))
+          ))
+        })),
+        Scope.provide(scope),
+        Effect.catch(lost)
       )
     })
 
@@ -286,18 +281,18 @@ export const make = <A, Cursor, R>(
       if (pull === undefined) return Effect.andThen(redial, next)
       return Effect.matchEffect(pull, {
         onFailure: (found) => Effect.andThen(lost(found), next),
-        onSuccess: (items) => {
-          if (items !== undefined) return hand(items)
-          lostAt = wall()
-          pull = cause = undefined
-          due = 0
-          return next
-        }
+        onSuccess: hand
       })
     })
 
     const obey = (command: Command) => {
-      if (pull === undefined || command === "replace") Deferred.doneUnsafe(signal, Exit.succeed(undefined))
+      if (pull !== undefined) {
+        if (command === "now") return
+        lostAt = wall()
+        pull = cause = undefined
+        due = 0
+      }
+      Deferred.doneUnsafe(signal, Exit.succeed([]))
     }
 
     yield* Effect.addFinalizer((exit) => {
@@ -309,5 +304,5 @@ export const make = <A, Cursor, R>(
       Stream.runForEach(() => Effect.sync(() => obey("now"))),
       Effect.forkScoped
     )
-    return Stream.fromPull(Effect.succeed(next))
-  }))
+    return next
+  })))
