@@ -102,7 +102,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
-    "10 connections in a row carried nothing; the last one",
+    "10 connections in a row carried nothing: ",
     "check that the URL does not lead to a proxy"
   ],
   [
