@@ -57,7 +57,7 @@ import * as Stream from "effect/Stream"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
-import { deadline } from "./internal/reconnect.ts"
+import * as Engine from "./internal/reconnect.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
 import type { Attempted, AuthFailed, Exhausted, LeaseLost, NoProgress, Refused, Transient } from "./LifelineError.ts"
@@ -337,7 +337,7 @@ export const connect = <R = never>(
       items.push({ notice: "Gap" })
     }
     let reader = yield* open(header || undefined).pipe(
-      deadline(() => at, options.connectTimeout ?? 10_000),
+      Engine.deadline(() => at, options.connectTimeout ?? 10_000),
       Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
 
@@ -362,7 +362,7 @@ export const connect = <R = never>(
 
     // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how long
     // the present one takes, and ends the body, which ends the read.
-    const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
+    const idleTimeout = options.idleTimeout ?? 45_000
     let end: Effect.Effect<never, Cause.Done | Transient | Refused> = Cause.done()
     const watch: Effect.Effect<unknown> = Effect.suspend(() => {
       const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
@@ -454,7 +454,7 @@ export function stream<R = never>(
   HttpClient.HttpClient | Exclude<R, Scope.Scope>
 > {
   // The deadline of an attempt is the transport's: it knows what a POST that got no answer means.
-  return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout: Infinity })
+  return Engine.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout: Infinity })
 }
 
 const atOf = (url: string | URL, { method = get, operation = "subscribe" }: ConnectOptions<unknown>): Attempted => ({

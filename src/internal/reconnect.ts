@@ -32,6 +32,7 @@ import { Connectivity } from "../Connectivity.ts"
 import type { Attempted, AuthFailed, Exhausted, Inconclusive, Refused, Stop, Transient } from "../LifelineError.ts"
 import { NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Bounded, Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
+import type { Through } from "./cursorStore.ts"
 import { DialObserver } from "./dialObserver.ts"
 import * as Outage from "./outage.ts"
 
@@ -48,6 +49,12 @@ export interface Wires {
 
 /** A policy; that it gives up, and when, is brought by one that is bounded. */
 export type Policy = Backoff.Policy & Partial<Pick<Bounded, "~effect-lifeline/Reconnect">>
+
+/** What a stream is made from: `Reconnect.Options`, with a name. */
+export interface StreamOptions<in out Cursor> extends Options<Cursor> {
+  readonly at: Attempted
+  readonly policy?: Policy | undefined
+}
 
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
 
@@ -69,15 +76,14 @@ const milestone = 5
 /** What the server asked to wait. Where it asked for anything at all, it is not to be less than the base. */
 const hintOf = (base: number, error: Failure | undefined): number | undefined => {
   if (error?._tag !== "Transient") return undefined
-  const asked = retryAfter(error) ?? (error.reason._tag === "Throttled" ? 0 : undefined)
-  return asked === undefined ? undefined : Math.max(base, Duration.toMillis(asked))
+  const asked = retryAfter(error) ?? (error.reason._tag === "Throttled" ? Duration.zero : undefined)
+  return asked && Math.max(base, Duration.toMillis(asked))
 }
 
 /** How the lines of one stream begin, and what writes them. */
-export const logger = (at: Attempted = { operation: "connect", target: "stream" }) => {
+export const logger = (at: Attempted) => {
   const annotated = Effect.annotateLogs({ package: "effect-lifeline", ...at })
   return {
-    at,
     name: `${at.operation} (${at.target})`,
     log: (level: "Debug" | "Info" | "Warn" | "Error", ...message: ReadonlyArray<unknown>): Effect.Effect<void> =>
       annotated(Effect.logWithLevel(level)(...message))
@@ -90,12 +96,12 @@ export const deadline =
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | Transient, R> =>
     Effect.timeoutOrElse(self, {
       duration: input,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at(), after: Duration.fromInputUnsafe(input) }))
+      orElse: () => Effect.fail(Classify.timedOut({ ...at(), after: input }))
     })
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Policy | undefined },
+  options: StreamOptions<Cursor>,
   wires: Wires | undefined = options.handle?.["~effect-lifeline/Reconnect"]
 ): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> =>
   Stream.scoped(Stream.fromPull(Effect.gen(function*() {
@@ -105,8 +111,8 @@ export const make = <A, Cursor, R>(
     const clock = yield* Clock.Clock
     const connectivity = yield* Connectivity
     const observe = yield* DialObserver
-    const { healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
-    const { at, log, name } = logger(options.at)
+    const { at, healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
+    const { log, name } = logger(at)
     const set = wires?.set ?? (() => Effect.void)
 
     /** Milliseconds of a clock that nobody sets: for differences. What is shown to people is wall time. */
@@ -142,6 +148,13 @@ export const make = <A, Cursor, R>(
     let signal = Deferred.makeUnsafe<ReadonlyArray<never>>()
     /** What the stream is closed with. */
     let ending: (Status & { readonly _tag: "Closed" })["cause"] = new Shutdown()
+
+    /** There is no open connection, and no wait yet. */
+    const leave = () => {
+      if (pull !== undefined) lostAt = wall()
+      pull = cause = undefined
+      due = 0
+    }
 
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
     const retire = (exit: Exit.Exit<unknown, unknown>) =>
@@ -199,15 +212,13 @@ export const make = <A, Cursor, R>(
     ): Effect.fn.Return<void, Ends | Cause.Done> {
       const seen = now()
       const error = Cause.isDone(found) ? undefined : found
-      if (pull !== undefined) lostAt = wall()
-      pull = undefined
+      leave()
       if (error !== undefined && error._tag !== "Transient" && error._tag !== "Inconclusive") {
         return yield* giveUp(error)
       }
 
       const what = error?.message ?? `${name}: the connection ended`
       cause = error
-      due = 0
       if (!(yield* connectivity.online)) return yield* log("Debug", `${what}; offline: not counted`)
       streak++
       if (error?._tag !== "Transient" && !progressed && ++barren >= noProgressLimit) {
@@ -286,13 +297,8 @@ export const make = <A, Cursor, R>(
     })
 
     const obey = (command: Command) => {
-      if (pull !== undefined) {
-        if (command === "now") return
-        lostAt = wall()
-        pull = cause = undefined
-        due = 0
-      }
-      Deferred.doneUnsafe(signal, Exit.succeed([]))
+      if (command === "replace") leave()
+      if (pull === undefined) Deferred.doneUnsafe(signal, Exit.succeed([]))
     }
 
     yield* Effect.addFinalizer((exit) => {
@@ -306,3 +312,12 @@ export const make = <A, Cursor, R>(
     )
     return next
   })))
+
+/** {@link make}, with the store around it where there is one. */
+export const stream = <A, Cursor, R>(
+  connect: Connect<A, Cursor, R>,
+  options: StreamOptions<Cursor>
+): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> => {
+  const through: Through<Cursor> = options.cursorStore?.["~effect-lifeline/Reconnect"] ?? make
+  return through(connect, options)
+}
