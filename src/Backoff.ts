@@ -76,8 +76,8 @@ export type Jitter = "phase" | "none" | "full" | "equal" | "decorrelated" | { re
  */
 export interface JitterRule {
   readonly name: Jitter
-  /** How many times its window a wait may be. */
-  readonly most: number
+  /** How many times its window a wait may be. @default 1 */
+  readonly most?: number | undefined
   /** What decides between the two ends of the range, from 0 to 1: of the phase of the outage and a fresh draw. */
   readonly draw: (phase: number, random: number) => number
   /** The n-th wait lies between these; `before` is the wait before it. */
@@ -273,7 +273,8 @@ export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
  * @category combinators
  * @since 0.1.0
  */
-export const window: (policy: Policy, n: number) => number = Outage.window
+export const window = (policy: Policy, n: number): number =>
+  Math.min(policy.cap / (policy.jitter.most ?? 1), Outage.window(policy, n))
 
 const afresh = (_: number, random: number): number => random
 const never = (): number => 0
@@ -286,7 +287,7 @@ const rules = {
 } satisfies { readonly [name: string]: JitterRule["range"] }
 
 const proportional: JitterRule["range"] = (policy, n) => {
-  const { most } = policy.jitter
+  const { most = 1 } = policy.jitter
   return [(2 - most) * window(policy, n), most * window(policy, n)]
 }
 
@@ -306,7 +307,7 @@ const proportional: JitterRule["range"] = (policy, n) => {
  */
 export const jitter = (name: Jitter): JitterRule => {
   if (name === "phase") return phase
-  if (typeof name === "string") return { name, most: 1, draw: name === "none" ? never : afresh, range: rules[name] }
+  if (typeof name === "string") return { name, draw: name === "none" ? never : afresh, range: rules[name] }
   const ratio = within(name.proportional, 0, 0, 1)
   return { name: { proportional: ratio }, most: 1 + ratio, draw: afresh, range: proportional }
 }
@@ -505,7 +506,6 @@ export const retry: {
 /** The default. Here, so that it is there when the presets are made. */
 const phase: JitterRule = {
   name: "phase",
-  most: 1,
   draw: (phase) => phase,
   range: (policy, n) => [Outage.window(policy, n - 1), Outage.window(policy, n)]
 }

@@ -7,15 +7,9 @@ import type { Failure, Policy, State } from "../Backoff.ts"
 /** An outage without its beginning: all that waits depend on. */
 export type Outage = Omit<State, "since">
 
-/** The n-th window in milliseconds, n from 1; 0 for n below 1. */
+/** The n-th window in milliseconds, n from 1, before its jitter is looked at; 0 for n below 1. */
 export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / policy.jitter.most, policy.base * policy.factor ** (n - 1))
-
-const withHint = (policy: Policy, n: number, draw: number, asked: number | undefined): number => {
-  if (asked === undefined || Number.isNaN(asked)) return 0
-  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
-  return hint + draw * Math.max(window(policy, n), Math.min(policy.cap, hint))
-}
+  n < 1 ? 0 : Math.min(policy.cap, policy.base * policy.factor ** (n - 1))
 
 /** One failure more, whatever bounds the policy has. */
 export const lengthen = (policy: Policy, state: Outage, failure: Pick<Failure, "hint" | "random">): Outage => {
@@ -23,6 +17,9 @@ export const lengthen = (policy: Policy, state: Outage, failure: Pick<Failure, "
   const phase = state.failures === 0 ? failure.random : state.phase
   const draw = policy.jitter.draw(phase, failure.random)
   const [least, most] = policy.jitter.range(policy, failures, state.wait)
-  const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
+  // Where there is no hint it is NaN, and so is what follows from it.
+  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, failure.hint ?? NaN))
+  const asked = hint + draw * Math.max(window(policy, failures), Math.min(policy.cap, hint))
+  const wait = Math.max(policy.floor, least + draw * (most - least), asked || 0)
   return { failures, phase, wait }
 }
