@@ -364,13 +364,15 @@ export const connect = <R = never>(
     // the present one takes, and ends the body, which ends the read.
     const idleTimeout = options.idleTimeout ?? 45_000
     let end: Effect.Effect<never, Cause.Done | Transient | Refused> = Cause.done()
-    const watch: Effect.Effect<unknown> = Effect.suspend(() => {
-      const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
-      if (left > 0) return Effect.flatMap(Effect.sleep(Math.ceil(left)), () => watch)
+    yield* Effect.forkScoped(Effect.gen(function*() {
+      for (;;) {
+        const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
+        if (left <= 0) break
+        yield* Effect.sleep(Math.ceil(left))
+      }
       end = Effect.fail(Classify.timedOut({ ...at, after: idleTimeout }))
-      return cancel(reader)
-    })
-    yield* Effect.forkScoped(watch)
+      yield* cancel(reader)
+    }))
 
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
       if (isArrayNonEmpty(items)) {
