@@ -320,7 +320,7 @@ export const connect = <R = never>(
     const isPlain = (Option.isSome(web) ? fetchDecodes : /^identity$/).test(encoding)
     if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && isPlain) return reader
     const detail = status === 200
-      ? `the content type is ${showText(type) || "missing"} (encoding: ${showText(encoding)}); text/event-stream is due`
+      ? `the content type is ${showText(type) || "missing"}; text/event-stream is due, in a known encoding`
       : status === 0 || (status >= 300 && status < 400)
       ? "a redirect that leads nowhere"
       : undefined
