@@ -690,8 +690,7 @@ export const fromGrpc = <const T extends Table>(table: T, status: GrpcStatus, at
   const name = typeof code === "number" ? names[code] ?? `${code}` : code.toUpperCase().replace("LLED", "LED")
   const number = names.indexOf(name)
   return decide(table, [name], {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     status: number < 0 ? undefined : number,
     detail: cleanText(message === "" ? name : `${name}: ${message}`, at.secrets),
     retryAfter,
@@ -722,8 +721,7 @@ export const fromClose = <const T extends Table>(table: T, close: Close, at: At)
   const { cause, code, reason = "" } = close
   const keys = [code, `${code}`.replace(/..$/, "xx"), `${code}`.replace(/...$/, "xxx")] as const
   return decide(table, keys, {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     status: code,
     detail: cleanText(`the WebSocket was closed with ${code}${reason === "" ? "" : `: ${reason}`}`, at.secrets),
     cause
@@ -816,8 +814,8 @@ const longest = 300
 const cleanText = (text: string, secrets: At["secrets"] = []): string => {
   let clean = text
   for (const secret of secrets) {
-    const value = secret === undefined ? "" : Redacted.value(secret).trim()
-    if (value !== "") clean = clean.replaceAll(value, "<redacted>")
+    const value = secret && Redacted.value(secret).trim()
+    if (value) clean = clean.replaceAll(value, "<redacted>")
   }
   clean = clean.replace(/[\p{Cc}\s]+/gu, " ")
   return clean.length > longest ? `${clean.slice(0, longest)}...` : clean

@@ -501,7 +501,7 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}; the last: ${this.last.message}`
+    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}${optional(this.last.message)}`
   }
 }
 

@@ -92,7 +92,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),
-    "gave up after attempt 7, in 1m 34s; the last: ",
+    "gave up after attempt 7, in 1m 34s: ",
     "check that it runs and can be reached"
   ],
   [
