@@ -346,7 +346,7 @@ export const step = (policy: Policy, state: State, failure: Failure): State | un
  * @since 0.1.0
  */
 export const advance = (policy: Policy, state: State, failure: Failure): State => ({
-  ...Outage.lengthen(policy, state, failure),
+  ...Outage.lengthen(policy, state, failure.random, failure.hint),
   since: Math.min(state.failures === 0 ? failure.startedAt ?? failure.now : state.since, failure.now)
 })
 

@@ -225,7 +225,7 @@ export const make = <A, Cursor, R>(
         return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
       }
       const draw = yield* Random.next
-      state = Outage.lengthen(policy, state, { random: draw, hint: hintOf(policy.base, error) })
+      state = Outage.lengthen(policy, state, draw, hintOf(policy.base, error))
       const exhausted = limit?.(attempt, seen, state.wait, error)
       if (exhausted !== undefined) return yield* giveUp(exhausted)
       attempt++
@@ -258,7 +258,7 @@ export const make = <A, Cursor, R>(
       }
     })
 
-    const redial: Step<void> = Effect.gen(function*() {
+    const redial = Effect.gen(function*() {
       attempt ||= 1
       yield* retire(Exit.void)
       yield* wait
@@ -268,33 +268,33 @@ export const make = <A, Cursor, R>(
       slot = Math.max(slot, now() - ahead) + spacing
       if (wires !== undefined) wires.slot = slot
       yield* set({ _tag: "Connecting", attempt })
-      yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
+      const opened = yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
         deadline(() => at, openTimeout),
         observe(at, dial),
-        Effect.flatMap(Effect.fnUntraced(function*(opened) {
-          signal = Deferred.makeUnsafe()
-          pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
-          yield* set({ _tag: "Open", since: wall() })
-          yield* Effect.forkScoped(Effect.delay(
-            Effect.suspend(() => {
-              streak = 0
-              return progress
-            }),
-            Math.max(1000, Duration.toMillis(healthyAfter))
-          ))
-        })),
-        Scope.provide(scope),
-        Effect.catch(lost)
+        Scope.provide(scope)
       )
+      signal = Deferred.makeUnsafe()
+      pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
+      yield* set({ _tag: "Open", since: wall() })
+      yield* Effect.forkIn(
+        Effect.delay(
+          Effect.suspend(() => {
+            streak = 0
+            return progress
+          }),
+          Math.max(1000, Duration.toMillis(healthyAfter))
+        ),
+        scope
+      )
+      return []
     })
 
-    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() => {
-      if (pull === undefined) return Effect.andThen(redial, next)
-      return Effect.matchEffect(pull, {
+    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() =>
+      Effect.matchEffect(pull ?? redial, {
         onFailure: (found) => Effect.andThen(lost(found), next),
         onSuccess: hand
       })
-    })
+    )
 
     const obey = (command: Command) => {
       if (command === "replace") leave()
