@@ -52,6 +52,7 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
+import * as Outage from "./internal/outage.ts"
 import type { Transient } from "./LifelineError.ts"
 import { Exhausted, retryAfter } from "./LifelineError.ts"
 
@@ -75,8 +76,8 @@ export type Jitter = "phase" | "none" | "full" | "equal" | "decorrelated" | { re
  */
 export interface JitterRule {
   readonly name: Jitter
-  /** How many times its window a wait may be. */
-  readonly most: number
+  /** How many times its window a wait may be. @default 1 */
+  readonly most?: number | undefined
   /** What decides between the two ends of the range, from 0 to 1: of the phase of the outage and a fresh draw. */
   readonly draw: (phase: number, random: number) => number
   /** The n-th wait lies between these; `before` is the wait before it. */
@@ -273,7 +274,7 @@ export const initial: State = { failures: 0, since: 0, phase: 0, wait: 0 }
  * @since 0.1.0
  */
 export const window = (policy: Policy, n: number): number =>
-  n < 1 ? 0 : Math.min(policy.cap / policy.jitter.most, policy.base * policy.factor ** (n - 1))
+  Math.min(policy.cap / (policy.jitter.most ?? 1), Outage.window(policy, n))
 
 const afresh = (_: number, random: number): number => random
 const never = (): number => 0
@@ -286,7 +287,7 @@ const rules = {
 } satisfies { readonly [name: string]: JitterRule["range"] }
 
 const proportional: JitterRule["range"] = (policy, n) => {
-  const { most } = policy.jitter
+  const { most = 1 } = policy.jitter
   return [(2 - most) * window(policy, n), most * window(policy, n)]
 }
 
@@ -306,15 +307,9 @@ const proportional: JitterRule["range"] = (policy, n) => {
  */
 export const jitter = (name: Jitter): JitterRule => {
   if (name === "phase") return phase
-  if (typeof name === "string") return { name, most: 1, draw: name === "none" ? never : afresh, range: rules[name] }
+  if (typeof name === "string") return { name, draw: name === "none" ? never : afresh, range: rules[name] }
   const ratio = within(name.proportional, 0, 0, 1)
   return { name: { proportional: ratio }, most: 1 + ratio, draw: afresh, range: proportional }
-}
-
-const withHint = (policy: Policy, n: number, draw: number, asked: number | undefined): number => {
-  if (asked === undefined || Number.isNaN(asked)) return 0
-  const hint = Math.min(policy.hint.ceiling, Math.max(policy.hint.floor, asked))
-  return hint + draw * Math.max(window(policy, n), Math.min(policy.cap, hint))
 }
 
 /**
@@ -350,16 +345,10 @@ export const step = (policy: Policy, state: State, failure: Failure): State | un
  * @category combinators
  * @since 0.1.0
  */
-export const advance = (policy: Policy, state: State, failure: Failure): State => {
-  const first = state.failures === 0
-  const failures = state.failures + 1
-  const since = Math.min(first ? failure.startedAt ?? failure.now : state.since, failure.now)
-  const phase = first ? failure.random : state.phase
-  const draw = policy.jitter.draw(phase, failure.random)
-  const [least, most] = policy.jitter.range(policy, failures, state.wait)
-  const wait = Math.max(policy.floor, least + draw * (most - least), withHint(policy, failures, draw, failure.hint))
-  return { failures, since, phase, wait }
-}
+export const advance = (policy: Policy, state: State, failure: Failure): State => ({
+  ...Outage.lengthen(policy, state, failure.random, failure.hint),
+  since: Math.min(state.failures === 0 ? failure.startedAt ?? failure.now : state.since, failure.now)
+})
 
 /**
  * The state after things have gone well since `healthySince`: {@link initial} once that is `resetAfter` ago, else the
@@ -517,9 +506,8 @@ export const retry: {
 /** The default. Here, so that it is there when the presets are made. */
 const phase: JitterRule = {
   name: "phase",
-  most: 1,
   draw: (phase) => phase,
-  range: (policy, n) => [window(policy, n - 1), window(policy, n)]
+  range: (policy, n) => [Outage.window(policy, n - 1), Outage.window(policy, n)]
 }
 
 /**

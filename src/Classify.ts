@@ -96,7 +96,7 @@ export type {
  * @since 0.1.0
  */
 export interface Evidence extends LifelineError.Attempted {
-  /** The status of the answer, where there was one. */
+  /** The status of the answer, where there was one. 0 is none. */
   readonly status?: number | undefined
   /** What the server said, or the platform's word for what went wrong, e.g. `"ECONNREFUSED"`. */
   readonly detail?: string | undefined
@@ -105,7 +105,7 @@ export interface Evidence extends LifelineError.Attempted {
   /** What the server asked us to wait. Not clamped. */
   readonly retryAfter?: Duration.Duration | undefined
   /** The deadline that passed. */
-  readonly after?: Duration.Duration | undefined
+  readonly after?: Duration.Input | undefined
   /** The address of whoever took the lease. */
   readonly by?: string | undefined
   /** Where the server redirects to. */
@@ -163,10 +163,15 @@ export type ErrorsOf<T extends Table> = ReturnType<T[keyof T]> | LifelineError.R
 
 /** "answered 413", "answered 413: too large", "too large". */
 const answered = ({ detail, status }: Evidence): string | undefined =>
-  status === undefined ? detail : `answered ${status}${detail === undefined ? "" : `: ${detail}`}`
+  status ? `answered ${status}${detail === undefined ? "" : `: ${detail}`}` : detail
 
-const attempted = ({ cause, operation, target }: Evidence): LifelineError.Attempted & { readonly cause?: Error } =>
-  cause instanceof Error ? { operation, target, cause } : { operation, target }
+const attempted = (
+  { cause, operation, target }: Evidence
+): LifelineError.Attempted & { readonly cause: Error | undefined } => ({
+  operation,
+  target,
+  cause: cause instanceof Error ? cause : undefined
+})
 
 const transient =
   (reason: (evidence: Evidence) => LifelineError.TransientReason): Verdict<LifelineError.Transient> => (evidence) =>
@@ -200,8 +205,8 @@ export const unreachable: Verdict<LifelineError.Transient> = transient(({ detail
  * @category verdicts
  * @since 0.1.0
  */
-export const timedOut: Verdict<LifelineError.Transient> = transient(({ after = Duration.zero }) =>
-  new LifelineError.TimedOut({ after })
+export const timedOut: Verdict<LifelineError.Transient> = transient(({ after = 0 }) =>
+  new LifelineError.TimedOut({ after: Duration.fromInputUnsafe(after) })
 )
 
 /**
@@ -635,7 +640,7 @@ export const fromStatus = <const T extends Table>(
 ): ErrorsOf<T> =>
   decide(table, [status, `${status}`.replace(/..$/, "xx")], {
     ...at,
-    status: status || undefined,
+    status,
     retryAfter: retryAfter(headers["retry-after"], at.now)
   })
 
@@ -685,8 +690,7 @@ export const fromGrpc = <const T extends Table>(table: T, status: GrpcStatus, at
   const name = typeof code === "number" ? names[code] ?? `${code}` : code.toUpperCase().replace("LLED", "LED")
   const number = names.indexOf(name)
   return decide(table, [name], {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     status: number < 0 ? undefined : number,
     detail: cleanText(message === "" ? name : `${name}: ${message}`, at.secrets),
     retryAfter,
@@ -717,8 +721,7 @@ export const fromClose = <const T extends Table>(table: T, close: Close, at: At)
   const { cause, code, reason = "" } = close
   const keys = [code, `${code}`.replace(/..$/, "xx"), `${code}`.replace(/...$/, "xxx")] as const
   return decide(table, keys, {
-    operation: at.operation,
-    target: at.target,
+    ...at,
     status: code,
     detail: cleanText(`the WebSocket was closed with ${code}${reason === "" ? "" : `: ${reason}`}`, at.secrets),
     cause
@@ -773,9 +776,10 @@ export const retryAfter = (value: string | undefined, now: number): Duration.Dur
  */
 export const codeOf = (cause: unknown): string | undefined => {
   let link = cause as Link | null | undefined
-  for (let depth = 0; depth < 8 && typeof link === "object" && link !== null; depth++) {
-    if (typeof link.code === "string") return link.code
-    link = link.errors?.[0] ?? link.cause
+  for (let depth = 0; depth < 8; depth++) {
+    const code = link?.code
+    if (typeof code === "string") return code
+    link = link?.errors?.[0] ?? link?.cause
   }
   return undefined
 }
@@ -810,8 +814,8 @@ const longest = 300
 const cleanText = (text: string, secrets: At["secrets"] = []): string => {
   let clean = text
   for (const secret of secrets) {
-    const value = secret === undefined ? "" : Redacted.value(secret).trim()
-    if (value !== "") clean = clean.replaceAll(value, "<redacted>")
+    const value = secret && Redacted.value(secret).trim()
+    if (value) clean = clean.replaceAll(value, "<redacted>")
   }
   clean = clean.replace(/[\p{Cc}\s]+/gu, " ")
   return clean.length > longest ? `${clean.slice(0, longest)}...` : clean

@@ -57,7 +57,7 @@ import * as Stream from "effect/Stream"
 import type * as Backoff from "./Backoff.ts"
 import * as Classify from "./Classify.ts"
 import { setFetchOptions } from "./internal/fetchOptions.ts"
-import { deadline } from "./internal/reconnect.ts"
+import * as Engine from "./internal/reconnect.ts"
 import * as Sse from "./internal/sseParser.ts"
 import { showText } from "./internal/url.ts"
 import type { Attempted, AuthFailed, Exhausted, LeaseLost, NoProgress, Refused, Transient } from "./LifelineError.ts"
@@ -268,13 +268,13 @@ export const connect = <R = never>(
     const client = yield* HttpClient.HttpClient
     const place = URL.parse(url)
     if (place !== null && !/^https?:\/\/[^@/]+\//.test(place.href)) {
-      return yield* invalid("url", "must be http or https, without user name and password")
+      return yield* invalid("url", "must be http(s), without credentials")
     }
     const headers: Record<string, string | undefined> = {}
     for (const [name, secret] of Object.entries(Effect.isEffect(given) ? yield* given : given)) {
       const value = Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
       if (value !== undefined && !sendable.test(`${name}:${value}`)) {
-        return yield* invalid(`options.headers.${name}`, "holds what no header can carry")
+        return yield* invalid(`options.headers.${name}`, "is not a valid header")
       }
       headers[name] = value
     }
@@ -282,19 +282,18 @@ export const connect = <R = never>(
     const request = HttpClientRequest.make(method.name)(url, { headers: { ...headers, ...own }, body: method.body })
 
     let redirect: RequestRedirect = "manual"
+    /** The only one so far; empty once there were two. */
     let origin: string | undefined
-    let isElsewhere = false
     const hop = HttpClient.makeWith((request) =>
       Effect.flatMap(request, (request) => {
         const to = URL.parse(request.url)?.origin ?? ""
-        origin ??= to
-        isElsewhere ||= to !== origin
+        origin = to === (origin ?? to) ? to : ""
         // What the caller or the client adds to a request goes to no other origin, and not back from one.
         return Effect.as(
           setFetchOptions({ cache: "no-store", redirect }),
-          isElsewhere
-            ? HttpClientRequest.make(request.method as HttpMethod)(request.url, { headers: own, body: request.body })
-            : request
+          origin === to
+            ? request
+            : HttpClientRequest.make(request.method as HttpMethod)(request.url, { headers: own, body: request.body })
         )
       }).pipe(
         client.postprocess,
@@ -318,12 +317,10 @@ export const connect = <R = never>(
 
     const { status } = response
     const { "content-encoding": encoding = "identity", "content-type": type = "" } = response.headers
-    const isEncoded = encoding !== "identity" && (Option.isNone(web) || !fetchDecodes.test(encoding))
-    if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && !isEncoded) return reader
+    const isPlain = (Option.isSome(web) ? fetchDecodes : /^identity$/).test(encoding)
+    if (status === 200 && /^\s*text\/event-stream\s*(;|$)/i.test(type) && isPlain) return reader
     const detail = status === 200
-      ? `the content type is ${
-        showText(type) || "missing"
-      }; text/event-stream is due, in an encoding that this client undoes`
+      ? `the content type is ${showText(type) || "missing"}; text/event-stream is due, in a known encoding`
       : status === 0 || (status >= 300 && status < 400)
       ? "a redirect that leads nowhere"
       : undefined
@@ -339,20 +336,14 @@ export const connect = <R = never>(
       header = undefined
       items.push({ notice: "Gap" })
     }
-    const reader = yield* open(header || undefined).pipe(
-      deadline(() => at, options.connectTimeout ?? 10_000),
+    let reader = yield* open(header || undefined).pipe(
+      Engine.deadline(() => at, options.connectTimeout ?? 10_000),
       Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
 
-    const parse = Sse.make({
-      maxEventSize,
-      lastEventId: cursor,
-      event: (event, data, id) => {
-        const value: Event = { _tag: "Event", event, data, id }
-        items.push(isGap?.(value) === true ? { notice: "Gap", cursor: id } : { value, cursor: id })
-      },
-      id: (cursor) => items.push({ notice: "Cursor", cursor }),
-      retry: (base) => items.push({ notice: "Retry", base })
+    const parse = Sse.make(maxEventSize, cursor, (found) => {
+      if (!("_tag" in found)) items.push(found)
+      else items.push(isGap?.(found) ? { notice: "Gap", cursor: found.id } : { value: found, cursor: found.id })
     })
 
     /** Since when a read is waited for. What nobody reads is not silent. */
@@ -371,17 +362,18 @@ export const connect = <R = never>(
 
     // A deadline for each read would cost a fiber and a timer for each: instead one fiber looks when the time is up how long
     // the present one takes, and ends the body, which ends the read.
-    const idleTimeout = Duration.fromInputUnsafe(options.idleTimeout ?? 45_000)
-    let isSilent = false
-    const watch: Effect.Effect<unknown> = Effect.suspend(() => {
-      const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
-      if (left > 0) return Effect.flatMap(Effect.sleep(Math.ceil(left)), () => watch)
-      isSilent = true
-      return cancel(reader)
-    })
-    yield* Effect.forkScoped(watch)
+    const idleTimeout = options.idleTimeout ?? 45_000
+    let end: Effect.Effect<never, Cause.Done | Transient | Refused> = Cause.done()
+    yield* Effect.forkScoped(Effect.gen(function*() {
+      for (;;) {
+        const left = Duration.toMillis(idleTimeout) - Math.max(0, now() - since)
+        if (left <= 0) break
+        yield* Effect.sleep(Math.ceil(left))
+      }
+      end = Effect.fail(Classify.timedOut({ ...at, after: idleTimeout }))
+      yield* cancel(reader)
+    }))
 
-    let isWhole = true
     const pull: Pull.Pull<NonEmptyReadonlyArray<Item>, Transient | Refused> = Effect.suspend(() => {
       if (isArrayNonEmpty(items)) {
         // Not emptied: to copy a thousand events costs as much as to parse them.
@@ -389,15 +381,14 @@ export const connect = <R = never>(
         items = []
         return Effect.succeed(found)
       }
-      if (!isWhole) {
-        const cause = new EventTooLarge({ maxEventSize })
-        return Effect.fail(Classify.malformedResponse({ ...at, detail: `maxEventSize: ${cause.message}`, cause }))
-      }
       return Effect.flatMap(read, (result) => {
         reading = undefined
-        if (isSilent) return Effect.fail(Classify.timedOut({ ...at, after: idleTimeout }))
-        if (result?.value === undefined) return Cause.done()
-        isWhole = parse(result.value)
+        if (result?.value === undefined) return end
+        if (!parse(result.value)) {
+          const cause = new EventTooLarge({ maxEventSize })
+          end = Effect.fail(Classify.malformedResponse({ ...at, detail: `maxEventSize: ${cause.message}`, cause }))
+          reader = undefined
+        }
         return pull
       })
     })
@@ -465,7 +456,7 @@ export function stream<R = never>(
   HttpClient.HttpClient | Exclude<R, Scope.Scope>
 > {
   // The deadline of an attempt is the transport's: it knows what a POST that got no answer means.
-  return Reconnect.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout: Infinity })
+  return Engine.stream(connect(url, options), { ...options, at: atOf(url, options), openTimeout: Infinity })
 }
 
 const atOf = (url: string | URL, { method = get, operation = "subscribe" }: ConnectOptions<unknown>): Attempted => ({

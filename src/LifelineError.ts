@@ -63,14 +63,11 @@ const told = (
 ): string => `${operation} (${target}) ${outcome}: ${reason.message}`
 
 /** What may be shown of an error: all but its cause. */
-const shown = (
-  { _tag, detail, message, operation, reason, target }: Attempted & {
-    readonly _tag: string
-    readonly message: string
-    readonly reason?: unknown
-    readonly detail?: string | undefined
-  }
-) => ({ _tag, operation, target, reason, detail, message })
+const shown = (error: { readonly message: string; readonly cause?: unknown }) => ({
+  ...error,
+  message: error.message,
+  cause: undefined
+})
 
 // The servers' sentences end here, ours goes on: without their full stop.
 const optional = (detail: string | undefined): string => detail === undefined ? "" : `: ${detail.replace(/\.$/, "")}`
@@ -504,7 +501,7 @@ export class Exhausted extends Data.TaggedError("Exhausted")<{
   readonly last: Transient
 }> {
   override get message() {
-    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}; the last: ${this.last.message}`
+    return `gave up after attempt ${this.attempts}, in ${Duration.format(this.elapsed)}${optional(this.last.message)}`
   }
 }
 
@@ -520,7 +517,7 @@ export class NoProgress extends Data.TaggedError("NoProgress")<
 > {
   override get message() {
     return `${this.operation} (${this.target}): ${this.connections} connections in a row carried nothing${
-      this.last === undefined ? "" : `; the last one: ${this.last.message}`
+      optional(this.last?.message)
     }; ${elsewhere}`
   }
 }

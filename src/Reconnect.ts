@@ -418,6 +418,5 @@ export function stream<A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
   options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined } = {}
 ): Stream.Stream<A | Gap, Engine.Ends, Exclude<R, Scope.Scope>> {
-  const make: Store.Through<Cursor> = options.cursorStore?.["~effect-lifeline/Reconnect"] ?? Engine.make
-  return make(connect, options)
+  return Engine.stream(connect, { ...options, at: options.at ?? { operation: "connect", target: "stream" } })
 }

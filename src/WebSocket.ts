@@ -796,9 +796,14 @@ const silent = 4008
 export const open = <Cursor = unknown, K extends keyof Kinds = "text", R = never>(
   options: Options<Cursor, K, R>
 ): (dial: Reconnect.Dial<Cursor>) => Effect.Effect<Connection<Kinds[K]>, Reconnect.Failure, R | Scope.Scope> => {
-  const { closeCodes = Classify.webSocketSubscribed, frames = "text", maxMessage = 1024 * 1024, url } = options
-  const { maxBacklog = 8 * 1024 * 1024 } = options
-  const { closeWithin = 3000 } = options
+  const {
+    closeCodes = Classify.webSocketSubscribed,
+    closeWithin = 3000,
+    frames = "text",
+    maxBacklog = 8 * 1024 * 1024,
+    maxMessage = 1024 * 1024,
+    url
+  } = options
   return Effect.fnUntraced(function*(dial) {
     const scope = yield* Effect.scope
     const clock = yield* Clock.Clock

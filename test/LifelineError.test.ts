@@ -92,7 +92,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.Exhausted({ attempts: 7, elapsed: Duration.seconds(94), last: transient(unreachable) }),
-    "gave up after attempt 7, in 1m 34s; the last: ",
+    "gave up after attempt 7, in 1m 34s: ",
     "check that it runs and can be reached"
   ],
   [
@@ -102,7 +102,7 @@ const table: ReadonlyArray<readonly [error: Algebra, cameBack: string, advice: s
   ],
   [
     new LifelineError.NoProgress({ ...attempted, connections: 10, last: transient(unreachable) }),
-    "10 connections in a row carried nothing; the last one",
+    "10 connections in a row carried nothing: ",
     "check that the URL does not lead to a proxy"
   ],
   [

@@ -705,6 +705,22 @@ describe("a handle", () => {
       yield* Fiber.interrupt(fiber)
     }))
 
+  it.effect("replace is a loss for whoever reads a gap after it, and the end of a wait", () =>
+    Effect.gen(function*() {
+      const handle = yield* Reconnect.makeHandle
+      const one = server(hello, { items: [{ notice: "Gap" }], ending: "never" })
+      const { fiber, values } = yield* watch(Reconnect.stream(one.connect, { policy: slow, handle }))
+      yield* TestClock.adjust("3 seconds")
+      yield* handle.replace
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(one.dials.map((dial) => dial.at), [0, 3000])
+      yield* TestClock.adjust("4 seconds")
+      yield* handle.replace
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(values, ["hello", gap(0), gap(7000)])
+      yield* Fiber.interrupt(fiber)
+    }))
+
   it.effect("also over the runs of one stream, the pace holds", () =>
     Effect.gen(function*() {
       const handle = yield* Reconnect.makeHandle

@@ -11,7 +11,7 @@ import type * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Connect, Frame, Gap, Notice } from "../Reconnect.ts"
-import type { Ends } from "./reconnect.ts"
+import type { Ends, StreamOptions } from "./reconnect.ts"
 import { logger, make } from "./reconnect.ts"
 
 /** The deadline of one access to the store. */
@@ -51,8 +51,6 @@ const withoutRepeats = <A, Cursor>(
     return !repeats
   })
 }
-
-type StreamOptions<Cursor> = Parameters<typeof make<unknown, Cursor, never>>[1]
 
 /** A stream over a transport: `make`, with the store around it. */
 export type Through<in out Cursor> = <A, R>(

@@ -38,6 +38,7 @@ import type { Buffer, Connection, Ended, Key, Listener, Options, Subscription } 
 import type { Dial, Failure, Frame, Status } from "../Reconnect.ts"
 import { exhausted } from "./bounded.ts"
 import * as Queue from "./listenerQueue.ts"
+import * as Outage from "./outage.ts"
 import type { Overflow } from "./outbox.ts"
 import * as Engine from "./reconnect.ts"
 
@@ -122,7 +123,7 @@ const limitsOf = (
 /** How long the waits of a policy may take together. Timers are late now and then: that must not cost an attempt. */
 const patienceOf = (policy: Backoff.Bounded): number => {
   let sum = 0
-  for (let n = 1; n < policy.attempts && sum < policy.elapsed; n++) sum += Backoff.window(policy, n)
+  for (let n = 1; n < policy.attempts && sum < policy.elapsed; n++) sum += Outage.window(policy, n)
   return Math.min(sum, policy.elapsed) + 100
 }
 

@@ -32,7 +32,9 @@ import { Connectivity } from "../Connectivity.ts"
 import type { Attempted, AuthFailed, Exhausted, Inconclusive, Refused, Stop, Transient } from "../LifelineError.ts"
 import { NoProgress, retryAfter, Shutdown } from "../LifelineError.ts"
 import type { Bounded, Connect, Failure, Frame, Gap, Notice, Options, Status } from "../Reconnect.ts"
+import type { Through } from "./cursorStore.ts"
 import { DialObserver } from "./dialObserver.ts"
+import * as Outage from "./outage.ts"
 
 /** What comes from outside while a stream runs: dial now if you wait, or in any case. */
 export type Command = "now" | "replace"
@@ -43,6 +45,15 @@ export interface Wires {
   readonly set: (status: Status) => Effect.Effect<void>
   /** The pace of the run before, so that it holds however often a stream is run again. */
   slot?: number
+}
+
+/** A policy; that it gives up, and when, is brought by one that is bounded. */
+export type Policy = Backoff.Policy & Partial<Pick<Bounded, "~effect-lifeline/Reconnect">>
+
+/** What a stream is made from: `Reconnect.Options`, with a name. */
+export interface StreamOptions<in out Cursor> extends Options<Cursor> {
+  readonly at: Attempted
+  readonly policy?: Policy | undefined
 }
 
 export type Ends = AuthFailed | Refused | NoProgress | Exhausted
@@ -65,19 +76,17 @@ const milestone = 5
 /** What the server asked to wait. Where it asked for anything at all, it is not to be less than the base. */
 const hintOf = (base: number, error: Failure | undefined): number | undefined => {
   if (error?._tag !== "Transient") return undefined
-  const asked = retryAfter(error) ?? (error.reason._tag === "Throttled" ? 0 : undefined)
-  return asked === undefined ? undefined : Math.max(base, Duration.toMillis(asked))
+  const asked = retryAfter(error) ?? (error.reason._tag === "Throttled" ? Duration.zero : undefined)
+  return asked && Math.max(base, Duration.toMillis(asked))
 }
 
 /** How the lines of one stream begin, and what writes them. */
-export const logger = (at: Attempted = { operation: "connect", target: "stream" }) => {
+export const logger = (at: Attempted) => {
   const annotated = Effect.annotateLogs({ package: "effect-lifeline", ...at })
   return {
-    at,
     name: `${at.operation} (${at.target})`,
-    annotated,
-    log: (level: "Debug" | "Info" | "Warn" | "Error", message: string): Effect.Effect<void> =>
-      annotated(Effect.logWithLevel(level)(message))
+    log: (level: "Debug" | "Info" | "Warn" | "Error", ...message: ReadonlyArray<unknown>): Effect.Effect<void> =>
+      annotated(Effect.logWithLevel(level)(...message))
   }
 }
 
@@ -87,36 +96,38 @@ export const deadline =
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | Transient, R> =>
     Effect.timeoutOrElse(self, {
       duration: input,
-      orElse: () => Effect.fail(Classify.timedOut({ ...at(), after: Duration.fromInputUnsafe(input) }))
+      orElse: () => Effect.fail(Classify.timedOut({ ...at(), after: input }))
     })
 
 export const make = <A, Cursor, R>(
   connect: Connect<A, Cursor, R>,
-  options: Options<Cursor> & { readonly policy?: Backoff.Unbounded | Bounded | undefined },
+  options: StreamOptions<Cursor>,
   wires: Wires | undefined = options.handle?.["~effect-lifeline/Reconnect"]
 ): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> =>
-  Stream.unwrap(Effect.gen(function*() {
+  Stream.scoped(Stream.fromPull(Effect.gen(function*() {
     type Out = A | Gap
     type Step<T> = Effect.Effect<T, Ends | Cause.Done, Exclude<R, Scope.Scope>>
 
     const clock = yield* Clock.Clock
-    const random = yield* Random.Random
     const connectivity = yield* Connectivity
     const observe = yield* DialObserver
-    const { healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
-    const { annotated, at, log, name } = logger(options.at)
+    const { at, healthyAfter = 10_000, noProgressLimit = 10, openTimeout = 30_000 } = options
+    const { log, name } = logger(at)
     const set = wires?.set ?? (() => Effect.void)
 
     /** Milliseconds of a clock that nobody sets: for differences. What is shown to people is wall time. */
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const wall = () => clock.currentTimeMillisUnsafe()
 
-    let { cursor, policy = Backoff.streams } = options
-    const limit = policy.bound === "bounded" ? policy["~effect-lifeline/Reconnect"](at, now()) : undefined
+    let { cursor, policy = Backoff.streams as Policy } = options
+    const limit = policy["~effect-lifeline/Reconnect"]?.(at, now())
     /** The present outage. */
-    let state = Backoff.initial
-    /** Whether it began with the loss of a connection that had made progress: that was no attempt. */
-    let fromLoss = false
+    let state: Outage.Outage = Backoff.initial
+    /**
+     * The attempt that is under way, or comes next, counted from the last progress; 0 once there was some, as the loss of a
+     * connection that worked is no attempt.
+     */
+    let attempt = 1
     /** Whether the log said that something is wrong. */
     let announced = false
     let generation = 0
@@ -131,21 +142,24 @@ export const make = <A, Cursor, R>(
     let cause: Transient | Inconclusive | undefined
     /** The scope of the present generation, from before it is dialled; how to read it, while it is open. */
     let scope = Scope.makeUnsafe()
-    let pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>> | undefined, Failure> | undefined
+    let pull: Pull.Pull<ReadonlyArray<Item<A, Cursor>>, Failure> | undefined
     let progressed = false
     /** Completed when a wait is to be cut short, or the present connection to be given up for a new one. */
-    let signal = Deferred.makeUnsafe<undefined>()
+    let signal = Deferred.makeUnsafe<ReadonlyArray<never>>()
     /** What the stream is closed with. */
     let ending: (Status & { readonly _tag: "Closed" })["cause"] = new Shutdown()
 
-    /** The attempt that is under way, or comes next, counted from the last progress. */
-    const attempt = () => state.failures + (fromLoss ? 0 : 1)
+    /** There is no open connection, and no wait yet. */
+    const leave = () => {
+      if (pull !== undefined) lostAt = wall()
+      pull = cause = undefined
+      due = 0
+    }
 
     /** Ends the present generation. Nobody waits longer than `closeWithin` for it. */
     const retire = (exit: Exit.Exit<unknown, unknown>) =>
       Scope.close(scope, exit).pipe(
-        Effect.ignoreCause({ log: "Warn", message: `${name} was not closed` }),
-        annotated,
+        Effect.catchCause((cause) => log("Warn", `${name} was not closed`, cause)),
         Effect.forkDetach({ startImmediately: true }),
         Effect.flatMap(Fiber.await),
         Effect.timeoutOption(closeWithin)
@@ -164,8 +178,8 @@ export const make = <A, Cursor, R>(
       const level = announced ? "Info" : "Debug"
       progressed = true
       state = Backoff.initial
-      fromLoss = announced = false
-      barren = 0
+      announced = false
+      attempt = barren = 0
       return failures === 0
         ? Effect.void
         : log(level, `${name} recovered after ${failures} ${failures === 1 ? "failure" : "failures"}`)
@@ -198,26 +212,23 @@ export const make = <A, Cursor, R>(
     ): Effect.fn.Return<void, Ends | Cause.Done> {
       const seen = now()
       const error = Cause.isDone(found) ? undefined : found
-      if (pull !== undefined) lostAt = wall()
-      pull = undefined
+      leave()
       if (error !== undefined && error._tag !== "Transient" && error._tag !== "Inconclusive") {
         return yield* giveUp(error)
       }
 
       const what = error?.message ?? `${name}: the connection ended`
       cause = error
-      due = 0
       if (!(yield* connectivity.online)) return yield* log("Debug", `${what}; offline: not counted`)
       streak++
       if (error?._tag !== "Transient" && !progressed && ++barren >= noProgressLimit) {
         return yield* giveUp(new NoProgress({ ...at, connections: barren, last: error }))
       }
-      if (state.failures === 0) fromLoss = progressed
-      const attempts = attempt()
-      const draw = random.nextDoubleUnsafe()
-      state = Backoff.advance(policy, state, { now: seen, random: draw, hint: hintOf(policy.base, error) })
-      const exhausted = limit?.(attempts, seen, state.wait, error)
+      const draw = yield* Random.next
+      state = Outage.lengthen(policy, state, draw, hintOf(policy.base, error))
+      const exhausted = limit?.(attempt, seen, state.wait, error)
       if (exhausted !== undefined) return yield* giveUp(exhausted)
+      attempt++
       due = seen + state.wait
       // Those that the pace holds back together do not come back in step.
       if (slot > due) due = slot + draw * spacing
@@ -239,7 +250,7 @@ export const make = <A, Cursor, R>(
         const online = yield* connectivity.online
         const delay = online ? Math.ceil(Math.max(due, slot) - now()) : askAgain
         if (delay <= 0) return
-        if (online) yield* set({ _tag: "Waiting", attempt: attempt(), until: wall() + delay, cause })
+        if (online) yield* set({ _tag: "Waiting", attempt, until: wall() + delay, cause })
         else if (!paused) yield* set({ _tag: "Paused", why: "offline" })
         paused = !online
         yield* Effect.timeoutOption(Deferred.await(signal), delay)
@@ -247,56 +258,47 @@ export const make = <A, Cursor, R>(
       }
     })
 
-    const redial: Step<void> = Effect.gen(function*() {
+    const redial = Effect.gen(function*() {
+      attempt ||= 1
       yield* retire(Exit.void)
       yield* wait
-      const own = scope = Scope.makeUnsafe()
-      const dial = { cursor, attempt: attempt(), generation: ++generation }
+      scope = Scope.makeUnsafe()
+      const dial = { cursor, attempt, generation: ++generation }
       progressed = false
       slot = Math.max(slot, now() - ahead) + spacing
       if (wires !== undefined) wires.slot = slot
-      yield* set({ _tag: "Connecting", attempt: dial.attempt })
-      yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
+      yield* set({ _tag: "Connecting", attempt })
+      const opened = yield* Effect.flatMap(connect(dial), Stream.toPull).pipe(
         deadline(() => at, openTimeout),
         observe(at, dial),
-        Scope.provide(own),
-        Effect.matchEffect({
-          onFailure: lost,
-          onSuccess: Effect.fnUntraced(function*(opened) {
-            signal = Deferred.makeUnsafe()
-            pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
-            yield* set({ _tag: "Open", since: wall() })
-            yield* Effect.forkIn(
-              Effect.delay(
-                Effect.suspend(() => {
-                  streak = 0
-                  return progress
-                }),
-                Math.max(1000, Duration.toMillis(healthyAfter))
-              ),
-              own
-            )
-          })
-        })
+        Scope.provide(scope)
       )
+      signal = Deferred.makeUnsafe()
+      pull = wires === undefined ? opened : Effect.raceFirst(Deferred.await(signal), opened)
+      yield* set({ _tag: "Open", since: wall() })
+      yield* Effect.forkIn(
+        Effect.delay(
+          Effect.suspend(() => {
+            streak = 0
+            return progress
+          }),
+          Math.max(1000, Duration.toMillis(healthyAfter))
+        ),
+        scope
+      )
+      return []
     })
 
-    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() => {
-      if (pull === undefined) return Effect.andThen(redial, next)
-      return Effect.matchEffect(pull, {
+    const next: Step<NonEmptyReadonlyArray<Out>> = Effect.suspend(() =>
+      Effect.matchEffect(pull ?? redial, {
         onFailure: (found) => Effect.andThen(lost(found), next),
-        onSuccess: (items) => {
-          if (items !== undefined) return hand(items)
-          lostAt = wall()
-          pull = cause = undefined
-          due = 0
-          return next
-        }
+        onSuccess: hand
       })
-    })
+    )
 
     const obey = (command: Command) => {
-      if (pull === undefined || command === "replace") Deferred.doneUnsafe(signal, Exit.succeed(undefined))
+      if (command === "replace") leave()
+      if (pull === undefined) Deferred.doneUnsafe(signal, Exit.succeed([]))
     }
 
     yield* Effect.addFinalizer((exit) => {
@@ -308,5 +310,14 @@ export const make = <A, Cursor, R>(
       Stream.runForEach(() => Effect.sync(() => obey("now"))),
       Effect.forkScoped
     )
-    return Stream.fromPull(Effect.succeed(next))
-  }))
+    return next
+  })))
+
+/** {@link make}, with the store around it where there is one. */
+export const stream = <A, Cursor, R>(
+  connect: Connect<A, Cursor, R>,
+  options: StreamOptions<Cursor>
+): Stream.Stream<A | Gap, Ends, Exclude<R, Scope.Scope>> => {
+  const through: Through<Cursor> = options.cursorStore?.["~effect-lifeline/Reconnect"] ?? make
+  return through(connect, options)
+}

@@ -8,31 +8,29 @@
  *
  * Every piece is looked through once; a line that spans several of them is put together when it ends.
  */
+import type { Event } from "../EventSource.ts"
 
 /** What is found, as it is found. */
-export interface Handlers {
-  /** A whole event. `id` is the last one that was set, on this connection or before; `undefined` when none ever was. */
-  readonly event: (event: string, data: string, id: string | undefined) => void
+export type Found =
+  /** A whole event. Its id is the last one that was set, on this connection or before; `undefined` when none ever was. */
+  | Event
   /** A whole block without data that set another id. */
-  readonly id: (id: string) => void
+  | { readonly notice: "Cursor"; readonly cursor: string }
   /** A `retry` field, in milliseconds: at once, not with the end of its block. */
-  readonly retry: (millis: number) => void
-}
-
-export interface Options extends Handlers {
-  /**
-   * How many UTF-16 code units an event may have: its data so far with the line that is being read, however the line
-   * began. So a line that never ends is bounded too.
-   */
-  readonly maxEventSize: number
-  /** The id that was last set before this connection. */
-  readonly lastEventId: string | undefined
-}
+  | { readonly notice: "Retry"; readonly base: number }
 
 /** Takes the bytes piece by piece; `false`: something was too large, and nothing after it was read. */
 export type Parser = (bytes: Uint8Array) => boolean
 
-export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): Parser => {
+/**
+ * `maxEventSize` is how many UTF-16 code units an event may have: its data so far with the line that is being read, however
+ * the line began. So a line that never ends is bounded too. `lastEventId` is the id that was set before this connection.
+ */
+export const make = (
+  maxEventSize: number,
+  lastEventId: string | undefined,
+  tell: (found: Found) => void
+): Parser => {
   let atStart = true
   /** The piece before ended with a CR: an LF that comes next belongs to it. */
   let afterCr = false
@@ -45,9 +43,8 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
   let blockId = lastEventId
   let committedId = lastEventId
 
-  /** Takes a whole line: `false` where it is too large. */
-  const read = (line: string): boolean => {
-    if (!fits(line)) return false
+  /** Takes a whole line. */
+  const read = (line: string): void => {
     const colon = line.indexOf(":")
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1)
     switch (colon < 0 ? line : line.slice(0, colon)) {
@@ -61,17 +58,16 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
         if (!value.includes("\0")) blockId = value
         break
       case "retry":
-        if (/^\d+$/.test(value)) retry(Number(value))
+        if (/^\d+$/.test(value)) tell({ notice: "Retry", base: Number(value) })
         break
       case "":
         if (line !== "") break
-        if (data !== undefined) event(type || "message", data, blockId)
-        else if (blockId !== undefined && blockId !== committedId) id(blockId)
+        if (data !== undefined) tell({ _tag: "Event", event: type || "message", data, id: blockId })
+        else if (blockId !== undefined && blockId !== committedId) tell({ notice: "Cursor", cursor: blockId })
         committedId = blockId
         data = undefined
         type = ""
     }
-    return true
   }
 
   const fits = (line: string): boolean => line.length + (data?.length ?? 0) <= maxEventSize
@@ -91,7 +87,8 @@ export const make = ({ event, id, lastEventId, maxEventSize, retry }: Options): 
     for (let end; (end = text.indexOf("\n", start)) >= 0; start = end + 1) {
       const line = rest + text.slice(start, end)
       rest = ""
-      if (!read(line)) return false
+      if (!fits(line)) return false
+      read(line)
     }
     rest += text.slice(start)
     return fits(rest)

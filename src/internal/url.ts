@@ -3,9 +3,8 @@
 /** `undefined` where the text is not an absolute http or https URL. */
 export const showUrl = (text: string): string | undefined => {
   const url = URL.parse(text)
-  return url?.protocol === "http:" || url?.protocol === "https:" ? url.origin + url.pathname : undefined
+  return url !== null && /^https?:/.test(url.href) ? url.origin + url.pathname : undefined
 }
 
 /** The same for what may be no URL at all: everything up to the last @ could be a password, what follows a ; as well. */
-export const showText = (text: string): string =>
-  showUrl(text) ?? text.replace(/^.*@/s, "").replace(/[?#;\s].*$/s, "").slice(0, 200)
+export const showText = (text: string): string => showUrl(text) ?? text.replace(/^.*@|[?#;\s].*$/gs, "").slice(0, 200)

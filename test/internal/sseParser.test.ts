@@ -20,12 +20,9 @@ const parse = (
   options: { readonly maxEventSize?: number; readonly lastEventId?: string | undefined } = {}
 ): ReadonlyArray<Found> => {
   const found: Array<Found> = []
-  const parser = Parser.make({
-    maxEventSize: options.maxEventSize ?? 1000,
-    lastEventId: options.lastEventId,
-    event: (event, data, id) => found.push([event, data, id]),
-    id: (id) => found.push({ id }),
-    retry: (retry) => found.push({ retry })
+  const parser = Parser.make(options.maxEventSize ?? 1000, options.lastEventId, (item) => {
+    if ("_tag" in item) found.push([item.event, item.data, item.id])
+    else found.push(item.notice === "Retry" ? { retry: item.base } : { id: item.cursor })
   })
   for (const piece of pieces) {
     if (!parser(piece)) {
