@@ -341,9 +341,10 @@ export const connect = <R = never>(
       Effect.provideService(HttpClient.TracerPropagationEnabled, tracePropagation)
     )
 
-    const parse = Sse.make(maxEventSize, cursor, (found) => {
-      if (!("_tag" in found)) items.push(found)
-      else items.push(isGap?.(found) ? { notice: "Gap", cursor: found.id } : { value: found, cursor: found.id })
+    const tell = (item: Item) => void items.push(item)
+    const parse = Sse.make(maxEventSize, cursor, tell, (event, data, id) => {
+      const value: Event = { _tag: "Event", event, data, id }
+      tell(isGap?.(value) ? { notice: "Gap", cursor: id } : { value, cursor: id })
     })
 
     /** Since when a read is waited for. What nobody reads is not silent. */

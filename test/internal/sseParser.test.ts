@@ -20,10 +20,12 @@ const parse = (
   options: { readonly maxEventSize?: number; readonly lastEventId?: string | undefined } = {}
 ): ReadonlyArray<Found> => {
   const found: Array<Found> = []
-  const parser = Parser.make(options.maxEventSize ?? 1000, options.lastEventId, (item) => {
-    if ("_tag" in item) found.push([item.event, item.data, item.id])
-    else found.push(item.notice === "Retry" ? { retry: item.base } : { id: item.cursor })
-  })
+  const parser = Parser.make(
+    options.maxEventSize ?? 1000,
+    options.lastEventId,
+    (item) => found.push(item.notice === "Retry" ? { retry: item.base } : { id: item.cursor }),
+    (event, data, id) => found.push([event, data, id])
+  )
   for (const piece of pieces) {
     if (!parser(piece)) {
       found.push("too large")
